@@ -1,0 +1,194 @@
+package dialer
+
+import (
+	"container/list"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// An Account is what the ledger knows of the flows that a NAT counts together,
+// at one moment. It is a copy: keep it, print it.
+type Account struct {
+	Key   netpath.Key
+	Limit int // this process's part, or netpath.None
+
+	// Each flow is in one of these states, and each takes up one port.
+	Asked   int                 // permission given, no SYN sent yet
+	Dialing int                 // SYN sent, no answer yet
+	Active  int                 // in use
+	Idle    int                 // parked
+	Closing int                 // closed by us, the last FIN is on its way
+	Cooling [keepalive.Hows]int // ended in this way, the NAT still holds the port
+
+	Waiting    int           // dials that wait for a port
+	OldestWait time.Duration // how long the first of them has waited
+	NextFree   time.Duration // until the next cooling port comes free; 0: none is cooling
+
+	// Since the account was last empty.
+	Opened    uint64 // flows that connected
+	Failed    uint64 // dials that did not
+	Reclaimed uint64 // parked flows ended for somebody who waited
+	Exceeded  uint64 // grants beyond the limit, in Shadow only
+}
+
+// Taken is how many ports the account holds.
+func (a Account) Taken() int {
+	n := a.Asked + a.Dialing + a.Active + a.Idle + a.Closing
+	for _, c := range a.Cooling {
+		n += c
+	}
+	return n
+}
+
+// String says who holds the ports: "tcp 20.1.2.3:443: 128 of 128 ports taken
+// (3 active, 1 idle, 124 cooling, next free in 12s), 7 waiting".
+func (a Account) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%v: %d ", a.Key, a.Taken())
+	if a.Limit != netpath.None {
+		fmt.Fprintf(&b, "of %d ", a.Limit)
+	}
+	b.WriteString("ports taken")
+	cooling := a.Taken() - a.Asked - a.Dialing - a.Active - a.Idle - a.Closing
+	var parts []string
+	for _, p := range []struct {
+		n    int
+		what string
+	}{
+		{a.Asked + a.Dialing, "dialing"}, {a.Active, "active"}, {a.Idle, "idle"},
+		{a.Closing, "closing"}, {cooling, "cooling"},
+	} {
+		if p.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
+		}
+	}
+	if cooling > 0 {
+		parts = append(parts, "next free in "+a.NextFree.Round(time.Millisecond).String())
+	}
+	if len(parts) > 0 {
+		fmt.Fprintf(&b, " (%s)", strings.Join(parts, ", "))
+	}
+	if a.Waiting > 0 {
+		fmt.Fprintf(&b, ", %d waiting", a.Waiting)
+	}
+	return b.String()
+}
+
+const (
+	// maxDialing is how many dials of an account with a limit may be under way
+	// at once, so that ports are not spent on SYNs that nobody answers, and
+	// whoever asks next is chosen as late as possible.
+	maxDialing = 16
+
+	// smallAccount is too small to keep ports back for newcomers.
+	smallAccount = 16
+)
+
+// An account is the ledger's own record. Everything in it is guarded by
+// Ledger.mu.
+type account struct {
+	key   netpath.Key
+	limit int
+
+	total   int // flows of all states
+	asked   int
+	dialing int
+	cooling [keepalive.Hows]int
+
+	shares  []*share // who holds or wants a flow here
+	waiting int      // claims in all shares
+	live    flowList // asked to closing, where this account is the flow's first
+	failing *failing // dials to this address fail; nil: they do not
+
+	reclaiming int // flows ended for somebody who waited, their ports not free yet
+
+	opened, failed, reclaimed, exceeded uint64
+}
+
+// An owner is whom a flow belongs to, for fairness: by default a Dialer and a
+// host name.
+type owner struct {
+	by   any
+	host string
+}
+
+// A share is one owner's part of an account.
+type share struct {
+	owner  owner
+	flows  int
+	claims list.List // of *claim, longest wait first
+}
+
+func (a *account) share(o owner) *share {
+	for _, s := range a.shares {
+		if s.owner == o {
+			return s
+		}
+	}
+	return nil
+}
+
+func (a *account) openShare(o owner) *share {
+	s := a.share(o)
+	if s == nil {
+		s = &share{owner: o}
+		a.shares = append(a.shares, s)
+	}
+	return s
+}
+
+// closeShare forgets s if nothing is in it.
+func (a *account) closeShare(s *share) {
+	if s.flows > 0 || s.claims.Len() > 0 {
+		return
+	}
+	for i, other := range a.shares {
+		if other == s {
+			last := len(a.shares) - 1
+			a.shares[i] = a.shares[last]
+			a.shares[last] = nil
+			a.shares = a.shares[:last]
+			return
+		}
+	}
+}
+
+// reserve is how many ports are kept for control connections and for owners
+// that hold none yet.
+func (a *account) reserve() int {
+	switch {
+	case a.limit < smallAccount:
+		return 0
+	case len(a.shares) < 2:
+		return 1
+	}
+	return max(1, a.limit/20)
+}
+
+// full reports whether an owner with that many flows may not have another.
+func (a *account) full(limit, flows int, control bool) bool {
+	if a.limit == netpath.None {
+		return false
+	}
+	if a.asked+a.dialing >= maxDialing {
+		return true
+	}
+	if control || flows == 0 {
+		return a.total >= limit
+	}
+	return a.total >= limit-a.reserve()
+}
+
+// scarce reports whether a port that comes free soon is worth something.
+func (a *account) scarce() bool {
+	return a.limit != netpath.None && (a.waiting > 0 || a.total*5 >= a.limit*4)
+}
+
+// empty reports whether the account can be forgotten.
+func (a *account) empty() bool {
+	return a.total == 0 && a.waiting == 0 && a.failing == nil
+}

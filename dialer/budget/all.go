@@ -1,0 +1,45 @@
+package budget
+
+import (
+	"slices"
+
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// All returns a Budget to which every one of bs must agree. They are asked in
+// order, and what the first ones granted is given back at once if a later one
+// refuses, so that nothing is held while another is waited for. All of nothing
+// allows everything.
+func All(bs ...Budget) Budget { return all(slices.Clone(bs)) }
+
+type all []Budget
+
+func (a all) Take(key netpath.Key) (Grant, bool) {
+	grants := make(grants, 0, len(a))
+	for _, b := range a {
+		g, ok := b.Take(key)
+		if !ok {
+			grants.Release()
+			return nil, false
+		}
+		grants = append(grants, g)
+	}
+	return grants, true
+}
+
+func (a all) Notify(c chan<- struct{}) {
+	for _, b := range a {
+		b.Notify(c)
+	}
+}
+
+// grants are released together; each of them counts only its first Release.
+type grants []Grant
+
+func (gs grants) Release() {
+	for _, g := range gs {
+		g.Release()
+	}
+}
+
+func (gs grants) Revoked() bool { return slices.ContainsFunc(gs, Grant.Revoked) }

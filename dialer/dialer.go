@@ -1,0 +1,527 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// A Dialer opens TCP connections that fit their path. The zero Dialer is ready
+// to use, shares DefaultLedger with every other zero Dialer, and may be used by
+// many goroutines. Set its fields before the first dial, not after. It needs no
+// Close; its connections do.
+type Dialer struct {
+	// Ledger books the flows. Nil: DefaultLedger.
+	Ledger *Ledger
+
+	// Beyond is what stands behind the NAT for this dialer's destinations, such
+	// as a load balancer. It narrows the idle timeout and the counting rule,
+	// never the accounts.
+	Beyond []netpath.Profile
+
+	// Plan overrides what is derived from the path, field by field.
+	Plan keepalive.Plan
+
+	// Dial opens one connection to one address, given as IP:port. Nil: the
+	// kernel's connect. Laboratories put theirs here.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Resolver looks names up. Nil: net.DefaultResolver.
+	Resolver Resolver
+
+	// Sources are the local addresses to dial from; a NAT that counts sources
+	// gives each its own ports. Empty: the system chooses. They need Dial nil.
+	Sources []netip.Addr
+
+	// Stagger is how long one address may take before the next is tried beside
+	// it, if there are ports to spare. Zero: 250 ms (RFC 8305). Negative: none
+	// is tried while another may still answer.
+	Stagger time.Duration
+
+	// Timeout bounds the look-up of a name, and the connect to one address.
+	// Zero: 10 s. Negative: only the context does.
+	Timeout time.Duration
+
+	// Observe is told of every event in the life of this dialer's flows, by the
+	// goroutine in which it happened and under no lock. It must not block.
+	Observe func(Event)
+}
+
+// A Resolver looks up the addresses of a name, as net.Resolver does. It must
+// return when ctx is done.
+type Resolver interface {
+	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+}
+
+const (
+	defaultStagger = 250 * time.Millisecond
+	defaultTimeout = 10 * time.Second
+)
+
+type contextKey int
+
+const (
+	ownerKey contextKey = iota
+	controlKey
+)
+
+// WithOwner names, for fairness, whom the connections dialed with the context
+// belong to, instead of the Dialer and the host name. It must be comparable: a
+// pool passes its own pointer.
+func WithOwner(ctx context.Context, owner any) context.Context {
+	return context.WithValue(ctx, ownerKey, owner)
+}
+
+// WithControl marks the dials of a context as control connections, which may
+// use the ports that are kept back for them: the probe of a path, the cancel
+// request of a database.
+func WithControl(ctx context.Context) context.Context {
+	return context.WithValue(ctx, controlKey, true)
+}
+
+// DialContext waits for a port to address, connects, and returns a *Conn. The
+// network is "tcp", "tcp4" or "tcp6"; a "unix" socket crosses no NAT and is
+// dialed as by net.Dialer. A name with several addresses is tried at one after
+// the other, where there is most room first. The error is a *DialError.
+func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if network == "unix" {
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	r, err := d.Reserve(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		c, err := r.Dial(ctx)
+		if err == nil {
+			return c, nil
+		}
+		if len(r.candidates) == 0 || ctx.Err() != nil {
+			return nil, err
+		}
+		if r, err = d.reserve(ctx, r.target, r.candidates); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// Reserve is the first phase of DialContext: it returns when there is a port.
+// Nothing is sent. Dial it or Release it. The error is a *DialError.
+func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reservation, error) {
+	t, err := d.target(ctx, network, address)
+	if err != nil {
+		return nil, &DialError{network, address, err}
+	}
+	return d.reserve(ctx, t, t.candidates)
+}
+
+func (d *Dialer) reserve(ctx context.Context, t target, candidates []candidate) (*Reservation, error) {
+	l := d.ledger()
+	r := request{owner: owner{by: d, host: t.host}, network: t.network, candidates: candidates}
+	if o := ctx.Value(ownerKey); o != nil {
+		r.owner = owner{by: o}
+	}
+	r.control = ctx.Value(controlKey) != nil
+	start := time.Now()
+	f, at, waited, err := l.reserve(ctx, r)
+	if waited {
+		d.observe(Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err})
+	}
+	if err != nil {
+		return nil, &DialError{t.network, t.address, err}
+	}
+	res := &Reservation{dialer: d, target: t, request: r, flow: f}
+	res.candidates = slices.Clone(candidates)
+	res.choose(at)
+	res.used = new(atomic.Bool)
+	res.cleanup = runtime.AddCleanup(res, func(p permission) { p.release() }, permission{l, f, res.used})
+	return res, nil
+}
+
+// A Reservation is a port that nothing has been sent from yet. Whoever holds it
+// dials it or releases it, once; it is not for two goroutines.
+type Reservation struct {
+	dialer *Dialer
+	target target
+	request
+	chosen  candidate // no longer among request.candidates
+	flow    *flow
+	used    *atomic.Bool
+	cleanup runtime.Cleanup
+}
+
+// A permission outlives its Reservation, for the garbage collector.
+type permission struct {
+	ledger *Ledger
+	flow   *flow
+	used   *atomic.Bool
+}
+
+func (p permission) release() {
+	if p.used.CompareAndSwap(false, true) {
+		p.ledger.drop(p.flow)
+	}
+}
+
+// choose takes candidate i out of those that are left.
+func (r *Reservation) choose(i int) {
+	r.chosen = r.candidates[i]
+	r.candidates = slices.Delete(r.candidates, i, i+1)
+}
+
+// Remote returns the address whose port is reserved.
+func (r *Reservation) Remote() netip.AddrPort { return r.chosen.dst }
+
+// Release gives the port back. It does nothing after Dial or a first Release.
+func (r *Reservation) Release() {
+	r.cleanup.Stop()
+	permission{r.dialer.ledger(), r.flow, r.used}.release()
+}
+
+var errUsed = errors.New("dialer: reservation used twice")
+
+// Dial is the second phase: it connects and returns a *Conn. If the address
+// does not answer for Stagger or fails, the name's other addresses are tried
+// too, as far as ports can be spared. The error is a *DialError.
+func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
+	if !r.used.CompareAndSwap(false, true) {
+		return nil, &DialError{r.target.network, r.target.address, errUsed}
+	}
+	r.cleanup.Stop()
+	var c net.Conn
+	var err error
+	if len(r.candidates) == 0 {
+		c, err = r.dialer.attempt(ctx, r.target, r.flow, r.chosen)
+	} else {
+		c, err = r.race(ctx)
+	}
+	if err != nil {
+		return nil, &DialError{r.target.network, r.target.address, err}
+	}
+	return c, nil
+}
+
+// race dials the chosen address and then, one Stagger apart or as soon as one
+// has failed, the others (RFC 8305). Only the first was waited for.
+func (r *Reservation) race(ctx context.Context) (net.Conn, error) {
+	type result struct {
+		conn *Conn
+		err  error
+	}
+	racing, won := context.WithCancel(ctx)
+	defer won()
+	results := make(chan result) // unbuffered: who comes too late closes its own
+	start := func(f *flow, c candidate) {
+		go func() {
+			conn, err := r.dialer.attempt(racing, r.target, f, c)
+			select {
+			case results <- result{conn, err}:
+			case <-racing.Done():
+				if err == nil {
+					conn.Conn.EndSoonest() // nothing was ever sent on it
+					conn.Close()
+				}
+			}
+		}()
+	}
+	start(r.flow, r.chosen)
+	stagger := time.NewTicker(r.dialer.stagger())
+	defer stagger.Stop()
+	last := r.chosen
+	next := func() bool {
+		f, c := r.another(last)
+		if f == nil {
+			return false
+		}
+		last = c
+		start(f, c)
+		return true
+	}
+	var failed error
+	for pending := 1; pending > 0; {
+		select {
+		case res := <-results:
+			if res.err == nil {
+				return res.conn, nil
+			}
+			pending--
+			failed = errors.Join(failed, res.err)
+			if next() {
+				pending++
+			}
+		case <-stagger.C:
+			if r.dialer.Stagger >= 0 && next() {
+				pending++
+			}
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), failed)
+		}
+	}
+	return nil, failed
+}
+
+// another books a port, without waiting, for a further address: of the other
+// family if there is one, as RFC 8305 has it.
+func (r *Reservation) another(last candidate) (*flow, candidate) {
+	for _, other := range []bool{true, false} {
+		for i, c := range r.candidates {
+			if sameFamily(c, last) == other {
+				continue
+			}
+			req := r.request
+			req.candidates = r.candidates[i : i+1]
+			if f := r.dialer.ledger().tryReserve(req); f != nil {
+				r.candidates = slices.Delete(r.candidates, i, i+1)
+				return f, c
+			}
+		}
+	}
+	return nil, candidate{}
+}
+
+// attempt sends the SYN for a booked flow.
+func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*Conn, error) {
+	l := d.ledger()
+	if err := context.Cause(ctx); err != nil {
+		l.drop(f)
+		return nil, err
+	}
+	l.dial(f)
+	start := time.Now()
+	conn, err := d.connect(ctx, t.network, c)
+	took := time.Since(start)
+	if err != nil {
+		how, sent := dialEnding(err)
+		if !sent {
+			l.drop(f)
+		} else {
+			l.failed(f, how, err, conclusive(ctx, took))
+		}
+		d.observe(Event{Kind: Failed, Host: t.address, Remote: c.dst, Took: took, Err: err})
+		return nil, err
+	}
+	return d.watch(conn, t, f, c, took), nil
+}
+
+// watch makes a Conn of a connection that is there.
+func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
+	l := d.ledger()
+	plan := d.plan(f)
+	var refused error
+	if sc, ok := conn.(syscall.Conn); ok {
+		refused = plan.Apply(sc)
+	}
+	opened := Event{Kind: Opened, Host: t.address, Local: addrPort(conn.LocalAddr()), Remote: c.dst, Took: took, Err: refused}
+	born := time.Now()
+	kc := keepalive.Watch(conn, plan, func(e keepalive.Ending) {
+		ended := Event{Kind: Ended, Host: opened.Host, Local: opened.Local, Remote: opened.Remote, Took: time.Since(born), Ending: e}
+		ended.Retired = l.ended(f, e)
+		d.observe(ended)
+	})
+	l.connected(f, kc)
+	d.observe(opened)
+	return &Conn{kc, l, f}
+}
+
+// plan is what the flow's path asks for, with the user's own fields over it.
+func (d *Dialer) plan(f *flow) keepalive.Plan {
+	path := d.ledger().path
+	if len(d.Beyond) > 0 {
+		path = netpath.Chain(append([]netpath.Profile{path}, d.Beyond...)...)
+	}
+	plan := d.Plan.Over(keepalive.For(path))
+	if f.owes == 0 {
+		plan.Linger = 0 // exempt: nobody counts its hold
+	}
+	return plan
+}
+
+func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.Conn, error) {
+	if t := d.timeout(); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	if d.Dial != nil {
+		return d.Dial(ctx, network, c.dst.String())
+	}
+	// The plan sets the keepalive afterwards; there is one address to try.
+	nd := net.Dialer{KeepAlive: -1, FallbackDelay: -1}
+	if c.src.IsValid() {
+		nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.src, 0))
+	}
+	return nd.DialContext(ctx, network, c.dst.String())
+}
+
+// dialEnding says what a failed connect leaves at the NAT: nothing, if the SYN
+// was never sent.
+func dialEnding(err error) (how keepalive.How, sent bool) {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return keepalive.Refused, true
+	}
+	for _, local := range []syscall.Errno{
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.EACCES,
+		syscall.EPERM, syscall.EINVAL, syscall.EAFNOSUPPORT, syscall.ENOBUFS,
+	} {
+		if errors.Is(err, local) {
+			return 0, false
+		}
+	}
+	return keepalive.Unanswered, true
+}
+
+// conclusive reports whether a failed connect says something about the address
+// and not only about the caller's patience. The first SYN is repeated after
+// 1 s: who waited for less does not know.
+func conclusive(ctx context.Context, took time.Duration) bool {
+	return ctx.Err() == nil || took >= time.Second
+}
+
+func (d *Dialer) ledger() *Ledger {
+	if d.Ledger != nil {
+		return d.Ledger
+	}
+	return DefaultLedger
+}
+
+func (d *Dialer) stagger() time.Duration {
+	if d.Stagger > 0 {
+		return d.Stagger
+	}
+	return defaultStagger
+}
+
+func (d *Dialer) timeout() time.Duration {
+	if d.Timeout != 0 {
+		return d.Timeout
+	}
+	return defaultTimeout
+}
+
+func (d *Dialer) observe(e Event) {
+	if d.Observe != nil {
+		d.Observe(e)
+	}
+}
+
+// A target is a checked address with the ways to get there.
+type target struct {
+	network, address string // as they were asked for
+	host             string
+	candidates       []candidate
+}
+
+// target checks what was asked for and resolves it.
+func (d *Dialer) target(ctx context.Context, network, address string) (target, error) {
+	t := target{network: network, address: address}
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return t, net.UnknownNetworkError(network)
+	}
+	if d.Dial != nil && len(d.Sources) > 0 {
+		return t, errors.New("dialer: Sources is set together with Dial, which cannot obey it")
+	}
+	if err := context.Cause(ctx); err != nil {
+		return t, err
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return t, err
+	}
+	t.host = host
+	if host == "" {
+		return t, &net.AddrError{Err: "empty host", Addr: address}
+	}
+	number, err := portNumber(ctx, network, port)
+	if err != nil {
+		return t, &net.AddrError{Err: err.Error(), Addr: address}
+	}
+	addrs, err := d.lookup(ctx, network, host)
+	if err != nil {
+		return t, err
+	}
+	t.candidates, err = d.candidates(addrs, number)
+	return t, err
+}
+
+func portNumber(ctx context.Context, network, port string) (uint16, error) {
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		if n, err = net.DefaultResolver.LookupPort(ctx, network, port); err != nil {
+			return 0, errors.New("unknown port " + strconv.Quote(port))
+		}
+	}
+	if n < 1 || n > 65535 {
+		return 0, errors.New("port " + port + " is not within 1 to 65535")
+	}
+	return uint16(n), nil
+}
+
+// lookup returns the addresses of host in the resolver's order, which is the
+// order of preference (RFC 6724).
+func (d *Dialer) lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return fit(network, host, []netip.Addr{a})
+	}
+	if t := d.timeout(); t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, t)
+		defer cancel()
+	}
+	var resolver Resolver = net.DefaultResolver
+	if d.Resolver != nil {
+		resolver = d.Resolver
+	}
+	addrs, err := resolver.LookupNetIP(ctx, "ip"+network[len("tcp"):], host)
+	if err != nil {
+		return nil, err
+	}
+	return fit(network, host, addrs)
+}
+
+// fit keeps the addresses of the wanted family, once each.
+func fit(network, host string, addrs []netip.Addr) ([]netip.Addr, error) {
+	var fits []netip.Addr
+	for _, a := range addrs {
+		a = a.Unmap()
+		if network == "tcp4" && !a.Is4() || network == "tcp6" && !a.Is6() || slices.Contains(fits, a) {
+			continue
+		}
+		fits = append(fits, a)
+	}
+	if len(fits) == 0 {
+		return nil, &net.DNSError{Err: "no address for " + network, Name: host, IsNotFound: true}
+	}
+	return fits, nil
+}
+
+// candidates are all addresses, from every source of their family.
+func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error) {
+	var cs []candidate
+	for _, a := range addrs {
+		dst := netip.AddrPortFrom(a, port)
+		if len(d.Sources) == 0 {
+			cs = append(cs, candidate{dst: dst})
+		}
+		for _, src := range d.Sources {
+			if src = src.Unmap(); src.Is4() == a.Is4() {
+				cs = append(cs, candidate{src, dst})
+			}
+		}
+	}
+	if len(cs) == 0 {
+		return nil, &net.AddrError{Err: "no source address of its family in Dialer.Sources", Addr: addrs[0].String()}
+	}
+	return cs, nil
+}

@@ -1,0 +1,62 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"net"
+)
+
+// ErrBudget says that every flow the account allows is taken, and none came
+// free in time.
+var ErrBudget = errors.New("dialer: no port free")
+
+// A BudgetError tells who is holding the ports and when one comes back. It
+// matches ErrBudget, and the cause for which the wait ended, such as
+// context.DeadlineExceeded.
+type BudgetError struct {
+	Account Account
+	Err     error // why we stopped waiting
+}
+
+func (e *BudgetError) Error() string {
+	return ErrBudget.Error() + ": " + e.Account.String() + ": " + e.Err.Error()
+}
+
+func (e *BudgetError) Unwrap() []error { return []error{ErrBudget, e.Err} }
+
+// Timeout reports whether a deadline ended the wait, as net.Error wants it.
+func (e *BudgetError) Timeout() bool { return timeout(e.Err) }
+
+// A DialError is what every failed dial returns. Nothing was sent, so that
+// whatever was to go over the connection is safe to try again.
+type DialError struct {
+	Network, Address string // as they were asked for
+	Err              error  // a *BudgetError, *net.DNSError, *net.AddrError, *net.OpError, ...
+}
+
+func (e *DialError) Error() string {
+	return "dial " + e.Network + " " + e.Address + ": " + e.Err.Error()
+}
+
+func (e *DialError) Unwrap() error     { return e.Err }
+func (e *DialError) SafeToRetry() bool { return true }
+func (e *DialError) Timeout() bool     { return timeout(e.Err) }
+
+// Temporary is false: whether a second try helps is not for the error to say.
+func (e *DialError) Temporary() bool { return false }
+
+var _ net.Error = (*DialError)(nil)
+
+func timeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.Is(err, errMaxWait) || errors.Is(err, context.DeadlineExceeded) || errors.As(err, &t) && t.Timeout()
+}
+
+// SafeToRetry reports whether err happened before any byte was sent on the
+// connection: a dial that failed, or a write on one that had ended while it was
+// parked. It understands all errors with a method SafeToRetry() bool, as those
+// of package pgconn.
+func SafeToRetry(err error) bool {
+	var s interface{ SafeToRetry() bool }
+	return errors.As(err, &s) && s.SafeToRetry()
+}

@@ -1,0 +1,41 @@
+package dialer
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+)
+
+// An Event is one change in the life of a flow, told to Dialer.Observe after
+// it has happened.
+type Event struct {
+	Kind    EventKind
+	Host    string         // as it was asked for, with its port
+	Local   netip.AddrPort // where known
+	Remote  netip.AddrPort // where known
+	Took    time.Duration  // Waited: in the queue. Opened, Failed: in the connect. Ended: the flow's age
+	Err     error          // Failed; Opened: a socket option that the kernel refused
+	Ending  keepalive.Ending
+	Retired bool // Ended: by the ledger, for somebody who waited
+}
+
+// EventKind is what an Event tells.
+type EventKind uint8
+
+const (
+	Waited EventKind = iota // for a port, and got one or gave up (Err)
+	Opened                  // the connection is there
+	Failed                  // it is not
+	Ended                   // and now it is closed
+)
+
+var kinds = [...]string{"waited", "opened", "failed", "ended"}
+
+// String returns the kind as telemetry names it: "opened".
+func (k EventKind) String() string {
+	if int(k) < len(kinds) {
+		return kinds[k]
+	}
+	return "unknown"
+}

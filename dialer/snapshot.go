@@ -1,0 +1,158 @@
+package dialer
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+)
+
+// Accounts returns a copy of every account in which something is booked or
+// wanted, ordered by key. It looks at every flow; a page or a scrape may call
+// it every second.
+func (l *Ledger) Accounts() []Account {
+	if l.init() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	now := time.Now()
+	l.expireLocked(now)
+	next := make(map[*account]time.Time)
+	for i := range l.cool {
+		for f := l.cool[i].head; f != nil; f = f.next {
+			for _, d := range f.debts() {
+				if t, ok := next[d.account]; !ok || f.release.Before(t) {
+					next[d.account] = f.release
+				}
+			}
+		}
+	}
+	accounts := make([]Account, 0, len(l.accounts))
+	for _, a := range l.accounts {
+		accounts = append(accounts, l.describeLocked(now, a, next[a]))
+	}
+	l.mu.Unlock()
+	slices.SortFunc(accounts, func(a, b Account) int {
+		if c := a.Key.Dest.Compare(b.Key.Dest); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Key.String(), b.Key.String())
+	})
+	return accounts
+}
+
+// snapshotLocked returns a copy of one account.
+func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
+	var next time.Time
+	for i := range l.cool {
+		for f := l.cool[i].head; f != nil && (next.IsZero() || f.release.Before(next)); f = f.next {
+			for _, d := range f.debts() {
+				if d.account == a {
+					next = f.release
+				}
+			}
+		}
+	}
+	return l.describeLocked(now, a, next)
+}
+
+func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) Account {
+	s := Account{
+		Key: a.key, Limit: a.limit, Asked: a.asked, Dialing: a.dialing, Cooling: a.cooling,
+		Waiting: a.waiting, Opened: a.opened, Failed: a.failed, Reclaimed: a.reclaimed, Exceeded: a.exceeded,
+	}
+	if !nextFree.IsZero() {
+		s.NextFree = max(0, nextFree.Sub(now))
+	}
+	for _, share := range a.shares {
+		if front := share.claims.Front(); front != nil {
+			s.OldestWait = max(s.OldestWait, now.Sub(front.Value.(*claim).waiter.since))
+		}
+	}
+	l.eachFlowLocked(a, func(f *flow, _ *share) {
+		switch f.state() {
+		case Active:
+			s.Active++
+		case Idle:
+			s.Idle++
+		case Closing:
+			s.Closing++
+		}
+	})
+	return s
+}
+
+// A State is where a flow is in its life.
+type State uint8
+
+const (
+	Asked   State = iota // permission given, no SYN sent yet
+	Dialing              // SYN sent, no answer yet
+	Active               // in use
+	Idle                 // parked
+	Closing              // closed by us, the last FIN is on its way
+	Cooling              // ended, the NAT still holds the port
+)
+
+var states = [...]string{"asked", "dialing", "active", "idle", "closing", "cooling"}
+
+// String returns the state as telemetry names it: "cooling".
+func (s State) String() string {
+	if int(s) < len(states) {
+		return states[s]
+	}
+	return "unknown"
+}
+
+// A Flow is one booked port, at one moment.
+type Flow struct {
+	Local  netip.AddrPort // zero until connected
+	Remote netip.AddrPort
+	State  State
+	How    keepalive.How // for Cooling
+	Free   time.Duration // for Cooling: until the port comes free
+}
+
+// Flows returns a copy of every flow that holds a port, in no order.
+func (l *Ledger) Flows() []Flow {
+	if l.init() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.expireLocked(now)
+	var flows []Flow
+	for _, a := range l.accounts {
+		for f := a.live.head; f != nil; f = f.next {
+			flows = append(flows, Flow{Local: f.local, Remote: f.remote, State: f.state()})
+		}
+	}
+	for i := range l.cool {
+		for f := l.cool[i].head; f != nil; f = f.next {
+			flows = append(flows, Flow{f.local, f.remote, Cooling, f.how, f.release.Sub(now)})
+		}
+	}
+	return flows
+}
+
+func (f *flow) state() State {
+	switch f.stage {
+	case asked:
+		return Asked
+	case dialing:
+		return Dialing
+	case cooling:
+		return Cooling
+	}
+	c := f.conn.Value()
+	if c == nil || c.Closed() {
+		return Closing
+	}
+	if _, parked := c.Parked(); parked {
+		return Idle
+	}
+	return Active
+}

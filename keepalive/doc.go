@@ -1,0 +1,16 @@
+// Package keepalive keeps a silent connection known to the machines between
+// its two ends, and says how a connection ended.
+//
+// A NAT forgets a flow that was silent for a few minutes and drops what follows
+// without a word; the kernel's own defaults find that out after hours (parked
+// connections) or a quarter of an hour (a request in flight). A [Plan], derived
+// from the path's profile, sets the socket options that prevent the first and
+// bound the second. Most programs need only that, and get it from a
+// dialer.Dialer; a server applies one to the connections that it accepts.
+//
+// A [Conn] is a net.Conn that knows for how long it was silent, whether it is
+// lent or parked, and in which way it ended, which decides how long the NAT
+// holds its port.
+//
+// keepalive never opens a connection and never retries anything.
+package keepalive
