@@ -3,8 +3,7 @@ module github.com/natwise/natwise
 go 1.26.0
 
 require (
-	github.com/cenkalti/backoff/v4 v4.3.0 // indirect
-	github.com/stretchr/testify v1.12.1 // indirect
-	golang.org/x/net v0.62.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	github.com/cenkalti/backoff/v4 v4.3.0
+	golang.org/x/net v0.62.0
+	golang.org/x/sys v0.49.0
 )

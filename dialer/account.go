@@ -104,7 +104,8 @@ type account struct {
 	live    flowList // asked to closing, where this account is the flow's first
 	failing *failing // dials to this address fail; nil: they do not
 
-	reclaiming int // flows ended for somebody who waited, their ports not free yet
+	reclaiming int       // flows ended for somebody who waited, their ports not free yet
+	reclaimAt  time.Time // when to look for the next; zero: not before something happens
 
 	opened, failed, reclaimed, exceeded uint64
 }
@@ -118,9 +119,10 @@ type owner struct {
 
 // A share is one owner's part of an account.
 type share struct {
-	owner  owner
-	flows  int
-	claims list.List // of *claim, longest wait first
+	owner      owner
+	flows      int
+	reclaiming int       // of flows
+	claims     list.List // of *claim, longest wait first
 }
 
 func (a *account) share(o owner) *share {

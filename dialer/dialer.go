@@ -101,18 +101,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err
 	}
-	for {
-		c, err := r.Dial(ctx)
-		if err == nil {
-			return c, nil
-		}
-		if len(r.candidates) == 0 || ctx.Err() != nil {
-			return nil, err
-		}
-		if r, err = d.reserve(ctx, r.target, r.candidates); err != nil {
-			return nil, err
-		}
-	}
+	return r.Dial(ctx)
 }
 
 // Reserve is the first phase of DialContext: it returns when there is a port.
@@ -192,28 +181,37 @@ var errUsed = errors.New("dialer: reservation used twice")
 
 // Dial is the second phase: it connects and returns a *Conn. If the address
 // does not answer for Stagger or fails, the name's other addresses are tried
-// too, as far as ports can be spared. The error is a *DialError.
+// too, as far as ports can be spared; if all those fail, it waits for a port to
+// the rest. The error is a *DialError.
 func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 	if !r.used.CompareAndSwap(false, true) {
 		return nil, &DialError{r.target.network, r.target.address, errUsed}
 	}
 	r.cleanup.Stop()
-	var c net.Conn
-	var err error
-	if len(r.candidates) == 0 {
-		c, err = r.dialer.attempt(ctx, r.target, r.flow, r.chosen)
-	} else {
-		c, err = r.race(ctx)
+	c, err := r.connect(ctx)
+	if err == nil {
+		return c, nil
 	}
-	if err != nil {
+	if len(r.candidates) == 0 || ctx.Err() != nil {
 		return nil, &DialError{r.target.network, r.target.address, err}
 	}
-	return c, nil
+	rest, err := r.dialer.reserve(ctx, r.target, r.candidates)
+	if err != nil {
+		return nil, err
+	}
+	return rest.Dial(ctx)
+}
+
+func (r *Reservation) connect(ctx context.Context) (*Conn, error) {
+	if len(r.candidates) == 0 {
+		return r.dialer.attempt(ctx, r.target, r.flow, r.chosen)
+	}
+	return r.race(ctx)
 }
 
 // race dials the chosen address and then, one Stagger apart or as soon as one
 // has failed, the others (RFC 8305). Only the first was waited for.
-func (r *Reservation) race(ctx context.Context) (net.Conn, error) {
+func (r *Reservation) race(ctx context.Context) (*Conn, error) {
 	type result struct {
 		conn *Conn
 		err  error
@@ -317,10 +315,7 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
 	l := d.ledger()
 	plan := d.plan(f)
-	var refused error
-	if sc, ok := conn.(syscall.Conn); ok {
-		refused = plan.Apply(sc)
-	}
+	refused := apply(plan, conn)
 	opened := Event{Kind: Opened, Host: t.address, Local: addrPort(conn.LocalAddr()), Remote: c.dst, Took: took, Err: refused}
 	born := time.Now()
 	kc := keepalive.Watch(conn, plan, func(e keepalive.Ending) {
@@ -333,13 +328,36 @@ func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.
 	return &Conn{kc, l, f}
 }
 
-// plan is what the flow's path asks for, with the user's own fields over it.
-func (d *Dialer) plan(f *flow) keepalive.Plan {
-	path := d.ledger().path
+// apply sets the plan on a socket, or on what stands for one in a laboratory.
+func apply(plan keepalive.Plan, conn net.Conn) error {
+	if _, kernel := conn.(*net.TCPConn); !kernel {
+		if k, ok := conn.(interface {
+			SetKeepAliveConfig(net.KeepAliveConfig) error
+		}); ok {
+			if err := k.SetKeepAliveConfig(plan.KeepAlive()); err != nil {
+				return err
+			}
+		}
+	}
+	if sc, ok := conn.(syscall.Conn); ok {
+		return plan.Apply(sc)
+	}
+	return nil
+}
+
+// Path is what this dialer's connections cross: its ledger's path and what is
+// beyond.
+func (d *Dialer) Path() netpath.Profile {
+	path := d.ledger().Path
 	if len(d.Beyond) > 0 {
 		path = netpath.Chain(append([]netpath.Profile{path}, d.Beyond...)...)
 	}
-	plan := d.Plan.Over(keepalive.For(path))
+	return path.Effective()
+}
+
+// plan is what the flow's path asks for, with the user's own fields over it.
+func (d *Dialer) plan(f *flow) keepalive.Plan {
+	plan := d.Plan.Over(keepalive.For(d.Path()))
 	if f.owes == 0 {
 		plan.Linger = 0 // exempt: nobody counts its hold
 	}

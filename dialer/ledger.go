@@ -119,11 +119,11 @@ func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, waite
 		return f, at, false, nil
 	}
 	w := l.enqueueLocked(now, r)
-	l.armLocked(now)
 	var victims []victim
 	for _, c := range w.claims {
 		victims = l.reclaimLocked(now, c.account, victims)
 	}
+	l.armLocked(now)
 	l.mu.Unlock()
 	l.retire(victims)
 	f, at, err = l.wait(ctx, w)
@@ -521,10 +521,11 @@ func (l *Ledger) payLocked(now time.Time, f *flow, debts []debt) {
 	for _, d := range debts {
 		d.account.total--
 		d.share.flows--
-		d.account.closeShare(d.share)
 		if f.reclaimed {
 			d.account.reclaiming--
+			d.share.reclaiming--
 		}
+		d.account.closeShare(d.share)
 	}
 	l.pumpLocked(now, debts)
 	for _, d := range debts {
@@ -572,6 +573,9 @@ func (l *Ledger) armLocked(now time.Time) {
 		if a.failing != nil && !a.failing.trying {
 			sooner(a.failing.next)
 		}
+		if !a.reclaimAt.IsZero() {
+			sooner(a.reclaimAt)
+		}
 		if l.rampedLocked(now, a) < a.limit {
 			sooner(now.Add(l.rampStep()))
 		}
@@ -594,10 +598,13 @@ func (l *Ledger) recheck() {
 	now := time.Now()
 	l.wakeAt = time.Time{}
 	l.expireLocked(now)
+	victims := l.revokedLocked()
 	for a := range l.crowded {
 		l.pumpAccountLocked(now, a)
+		if a.waiting > 0 {
+			victims = l.reclaimLocked(now, a, victims)
+		}
 	}
-	victims := l.revokedLocked()
 	l.armLocked(now)
 	l.mu.Unlock()
 	l.retire(victims)

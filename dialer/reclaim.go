@@ -28,21 +28,58 @@ func (l *Ledger) parked(f *flow) {
 			victims = l.reclaimLocked(now, d.account, victims)
 		}
 	}
+	l.armLocked(now)
 	l.mu.Unlock()
 	l.retire(victims)
 }
 
-// reclaimLocked adds to victims a parked flow of a, the longest idle, to be
-// ended for the owner who waits there with the fewest flows. Ending one costs
-// its hold, so it must be worth it: its owner holds at least two more, or it
-// has been idle for longer than its port will be held. No more are ended than
-// dials are waiting.
+// reclaimLocked adds to victims the parked flows of a that are to be ended for
+// those who wait there, longest idle first: as many as it takes once their
+// holds are over, and no more.
 func (l *Ledger) reclaimLocked(now time.Time, a *account, victims []victim) []victim {
-	if a.limit == netpath.None || l.Shadow || a.reclaiming >= a.waiting || a.asked+a.dialing >= maxDialing {
+	a.reclaimAt = time.Time{}
+	if a.limit == netpath.None || l.Shadow {
 		return victims
 	}
-	poorest := l.poorestLocked(a)
-	var best victim
+	for a.total-a.reclaiming+a.waiting > a.limit-a.reserve() && a.reclaiming < a.waiting+a.reserve() {
+		v := l.longestIdleLocked(now, a)
+		if v.flow == nil {
+			break
+		}
+		v.flow.reclaimed = true
+		for _, d := range v.flow.debts() {
+			d.account.reclaiming++
+			d.share.reclaiming++
+		}
+		victims = append(victims, v)
+	}
+	return victims
+}
+
+const (
+	// unfair is how long a flow must have been idle before it is ended for an
+	// owner who holds fewer. In less than that it may be lent again.
+	unfair = 100 * time.Millisecond
+
+	// starving is how long, if that owner holds one flow less, none at all.
+	starving = time.Second
+)
+
+// longestIdleLocked returns the parked flow of a that is worth ending, if there
+// is one; else a.reclaimAt says when there will be. Ending a flow costs its
+// hold. So it is done soon if its owner holds at least two more than the
+// poorest who waits, later if that one has nothing at all, and otherwise only if
+// the flow has been idle for longer than its port will be held.
+func (l *Ledger) longestIdleLocked(now time.Time, a *account) (best victim) {
+	poorest, waiting := a.total, 0
+	for _, s := range a.shares {
+		if s.claims.Len() > 0 {
+			poorest = min(poorest, s.flows)
+			waiting++
+		}
+	}
+	poorest += a.reclaiming / max(1, waiting) // what they will get of those on their way
+	a.reclaimAt = time.Time{}
 	var since time.Time
 	l.eachFlowLocked(a, func(f *flow, s *share) {
 		c := f.conn.Value()
@@ -53,29 +90,20 @@ func (l *Ledger) reclaimLocked(now time.Time, a *account, victims []victim) []vi
 		if !ok || best.flow != nil && !parked.Before(since) {
 			return
 		}
-		if s.flows >= poorest+2 || now.Sub(parked) > l.soonestHold() {
+		patience := l.soonestHold()
+		switch {
+		case s.flows-s.reclaiming >= poorest+2:
+			patience = min(unfair, patience)
+		case poorest == 0:
+			patience = min(starving, patience)
+		}
+		if due := parked.Add(patience); !due.After(now) {
 			best, since = victim{f, c, a}, parked
+		} else if a.reclaimAt.IsZero() || due.Before(a.reclaimAt) {
+			a.reclaimAt = due
 		}
 	})
-	if best.flow == nil {
-		return victims
-	}
-	best.flow.reclaimed = true
-	for _, d := range best.flow.debts() {
-		d.account.reclaiming++
-	}
-	return append(victims, best)
-}
-
-// poorestLocked is how many flows the poorest owner who waits for a has there.
-func (l *Ledger) poorestLocked(a *account) int {
-	poorest := a.total
-	for _, s := range a.shares {
-		if s.claims.Len() > 0 {
-			poorest = min(poorest, s.flows)
-		}
-	}
-	return poorest
+	return best
 }
 
 // eachFlowLocked calls f for every flow of a that does not cool yet.
@@ -147,6 +175,7 @@ func (l *Ledger) retire(victims []victim) {
 			v.flow.reclaimed = false
 			for _, d := range v.flow.debts() {
 				d.account.reclaiming--
+				d.share.reclaiming--
 			}
 			l.mu.Unlock()
 		}

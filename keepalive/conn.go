@@ -12,16 +12,17 @@ import (
 
 // ErrRetired says that a connection was ended while it was parked. Nothing of
 // what was to be written has been sent.
-var ErrRetired error = retired("keepalive: connection retired while parked")
+var ErrRetired error = unsent("keepalive: connection retired while parked")
 
 // ErrStale says that a parked connection was silent for longer than its path
 // remembers. Nothing of what was to be written has been sent.
-var ErrStale error = retired("keepalive: connection silent for longer than its path remembers")
+var ErrStale error = unsent("keepalive: connection silent for longer than its path remembers")
 
-type retired string
+// unsent is an error of a connection to which nothing was written.
+type unsent string
 
-func (e retired) Error() string     { return string(e) }
-func (e retired) SafeToRetry() bool { return true }
+func (e unsent) Error() string     { return string(e) }
+func (e unsent) SafeToRetry() bool { return true }
 
 // A Conn is a net.Conn that knows for how long it was silent, whether it is
 // lent or parked, and how it ended. Watch makes one; the zero Conn is not
@@ -43,26 +44,30 @@ type life struct {
 	born  time.Time
 	ended func(Ending)
 
-	state atomic.Uint64 // turn << 2 | active, parked, retired or closed
+	state atomic.Uint64 // turn << stateBits | the state constants
 	marks atomic.Uint32 // what was seen or ordered: the mark constants
 
 	read, written atomic.Int64
 
 	// Since when nothing moved, by two clocks, and the bytes moved until then.
-	// Written by whoever changes the state, before the change.
-	sinceMono, sinceWall, sinceBytes atomic.Int64
+	// Whoever ends a turn writes them, in this order, before the turn is over. A
+	// reader goes the other way about the clocks, and so sees too short a
+	// silence of the wall clock rather than too long a one.
+	sinceWall, sinceMono, sinceBytes atomic.Int64
+
+	parkedAt atomic.Int64 // after born; set before the state says parked
 
 	cleanup runtime.Cleanup
 }
 
 const (
-	active = iota
-	parked
-	retiredState
-	closed
+	parked  = 1 << iota // offered to be retired
+	retired             // Unpark must fail
+	closed              // besides the others: what was retired stays so
 
-	stateBits = 2
+	stateBits = iota
 	stateMask = 1<<stateBits - 1
+	active    = 0
 )
 
 const (
@@ -74,7 +79,7 @@ const (
 	soonest               // end by RST if nothing is lost by it; drop what is still written
 )
 
-// A Turn is one loan of a connection, from Unpark to Park.
+// A Turn is one loan of a connection, from Unpark to Park. The first is 0.
 type Turn uint64
 
 // Watch returns c as a Conn that follows plan. It calls ended exactly once,
@@ -85,7 +90,7 @@ type Turn uint64
 // which tells how many bytes wait in it unread and unacknowledged.
 func Watch(c net.Conn, plan Plan, ended func(Ending)) *Conn {
 	l := &life{Conn: c, plan: plan, born: time.Now(), ended: ended}
-	l.mark()
+	l.mark(0)
 	w := &Conn{l}
 	l.cleanup = runtime.AddCleanup(w, (*life).lost, l)
 	return w
@@ -113,7 +118,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		l.read.Add(int64(n))
 	}
 	if err != nil {
-		err = l.note(err)
+		l.note(err)
 	}
 	runtime.KeepAlive(c) // a blocked Read is not a dropped connection
 	return n, err
@@ -124,60 +129,58 @@ func (c *Conn) Read(b []byte) (int, error) {
 // RST would overtake.
 func (c *Conn) Write(b []byte) (int, error) {
 	l := c.l
-	if err := l.mute(); err != nil {
-		return l.swallow(len(b), err)
+	if dropped, err := l.mute(); dropped {
+		return len(b), nil
+	} else if err != nil {
+		return 0, err
 	}
 	n, err := l.Conn.Write(b)
 	if n > 0 {
 		l.written.Add(int64(n))
 	}
 	if err != nil {
-		err = l.note(err)
+		l.note(err)
 	}
 	runtime.KeepAlive(c)
 	return n, err
 }
 
 // ReadFrom sends what r yields, by sendfile or splice where the connection
-// underneath can.
+// underneath can. BytesWritten counts it at the end.
 func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	l := c.l
-	if err := l.mute(); err != nil {
-		if err == errGoodbye {
-			return io.Copy(io.Discard, r)
-		}
+	rf, ok := l.Conn.(io.ReaderFrom)
+	if !ok {
+		return io.Copy(struct{ io.Writer }{c}, r) // hides this method
+	}
+	if dropped, err := l.mute(); dropped {
+		return io.Copy(io.Discard, r)
+	} else if err != nil {
 		return 0, err
 	}
-	var n int64
-	var err error
-	if rf, ok := l.Conn.(io.ReaderFrom); ok {
-		n, err = rf.ReadFrom(r)
-	} else {
-		n, err = io.Copy(struct{ io.Writer }{l.Conn}, r) // hides our ReadFrom from io.Copy
-	}
+	n, err := rf.ReadFrom(r)
 	l.written.Add(n)
 	if err != nil {
-		err = l.note(err)
+		l.noteEither(err)
 	}
 	runtime.KeepAlive(c)
 	return n, err
 }
 
 // WriteTo passes what arrives on to w, by splice where both sides can.
+// BytesRead counts it at the end.
 func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	l := c.l
-	var n int64
-	var err error
-	if wt, ok := l.Conn.(io.WriterTo); ok {
-		n, err = wt.WriteTo(w)
-	} else {
-		n, err = io.Copy(w, struct{ io.Reader }{l.Conn})
+	wt, ok := l.Conn.(io.WriterTo)
+	if !ok {
+		return io.Copy(w, struct{ io.Reader }{c})
 	}
+	n, err := wt.WriteTo(w)
 	l.read.Add(n)
-	if err == nil {
-		l.marks.Or(sawFIN)
+	if err != nil {
+		l.noteEither(err)
 	} else {
-		err = l.note(err)
+		l.marks.Or(sawFIN)
 	}
 	runtime.KeepAlive(c)
 	return n, err
@@ -210,20 +213,14 @@ func (c *Conn) SetDeadline(t time.Time) error      { return c.l.SetDeadline(t) }
 func (c *Conn) SetReadDeadline(t time.Time) error  { return c.l.SetReadDeadline(t) }
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.l.SetWriteDeadline(t) }
 
-// Close ends the connection. It does not block: where the plan's path holds
-// ports, the socket stays open in the background until the peer's FIN has come,
-// for at most the minute that Linux would keep it. The second Close returns
-// net.ErrClosed.
+// Close ends the connection. It does not block: where the plan says Linger, the
+// socket stays open in the background until the peer's FIN has come, so that
+// the moment is known from which the path holds the port. The second Close
+// returns net.ErrClosed.
 func (c *Conn) Close() error {
 	l := c.l
-	for {
-		was := l.state.Load()
-		if was&stateMask == closed {
-			return &net.OpError{Op: "close", Net: "tcp", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: net.ErrClosed}
-		}
-		if l.state.CompareAndSwap(was, was|closed) {
-			break
-		}
+	if !l.shut() {
+		return &net.OpError{Op: "close", Net: "tcp", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: net.ErrClosed}
 	}
 	l.cleanup.Stop()
 	return l.end(false)
@@ -233,8 +230,14 @@ func (c *Conn) Close() error {
 // nothing can be lost: nothing unread, nothing unacknowledged. Only an owner
 // who knows that the connection is between two exchanges may call it. What is
 // written from now on is dropped, since TLS and drivers write a goodbye that
-// the RST would overtake.
-func (c *Conn) EndSoonest() { c.l.marks.Or(soonest) }
+// the RST would overtake. Where nobody can tell what is unacknowledged, it does
+// nothing.
+func (c *Conn) EndSoonest() {
+	if look(c.l.Conn).known {
+		c.l.marks.Or(soonest)
+	}
+	runtime.KeepAlive(c)
+}
 
 // Asked says that a request was sent and its answer is due, Answered that it
 // began to come. A connection closed in between ends by RST: the late answer
@@ -247,14 +250,16 @@ func (c *Conn) Turn() Turn { return Turn(c.l.state.Load() >> stateBits) }
 
 // Park ends turn t and offers the connection to be retired. It reports false,
 // and changes nothing, where t is over: somebody else has the connection by
-// now.
+// now, or it is closed.
 func (c *Conn) Park(t Turn) bool {
 	l := c.l
-	if l.state.Load() != uint64(t)<<stateBits|active {
+	was := uint64(t)<<stateBits | active
+	if l.state.Load() != was {
 		return false
 	}
-	l.mark()
-	return l.state.CompareAndSwap(uint64(t)<<stateBits|active, uint64(t)<<stateBits|parked)
+	l.rest()
+	l.parkedAt.Store(int64(time.Since(l.born)))
+	return l.state.CompareAndSwap(was, was|parked)
 }
 
 // Unpark begins a new turn, whether or not the last one was parked. It fails
@@ -264,20 +269,20 @@ func (c *Conn) Unpark() (Turn, error) {
 	l := c.l
 	for {
 		was := l.state.Load()
-		turn := was>>stateBits + 1
-		next, failed := turn<<stateBits|active, error(nil)
-		switch was & stateMask {
-		case retiredState:
+		switch {
+		case was&retired != 0:
 			return 0, ErrRetired
-		case closed:
+		case was&closed != 0:
 			return 0, net.ErrClosed
-		case parked:
-			if l.stale() {
-				next, failed = was&^stateMask|retiredState, ErrStale
+		case was&parked != 0 && l.stale():
+			if l.state.CompareAndSwap(was, was|retired) {
+				return 0, ErrStale
 			}
+			continue
 		}
-		if l.state.CompareAndSwap(was, next) {
-			return Turn(turn), failed
+		turn := was>>stateBits + 1
+		if l.state.CompareAndSwap(was, turn<<stateBits|active) {
+			return Turn(turn), nil
 		}
 	}
 }
@@ -286,71 +291,92 @@ func (c *Conn) Unpark() (Turn, error) {
 // was parked: then the caller closes it, and every Write answers ErrRetired.
 func (c *Conn) Retire() bool {
 	was := c.l.state.Load()
-	return was&stateMask == parked && c.l.state.CompareAndSwap(was, was&^stateMask|retiredState)
+	return was&stateMask == parked && c.l.state.CompareAndSwap(was, was|retired)
 }
 
-// Parked reports since when the connection is parked.
+// Parked reports whether the connection is parked, and since when.
 func (c *Conn) Parked() (since time.Time, ok bool) {
 	l := c.l
 	ok = l.state.Load()&stateMask == parked
-	return l.born.Add(time.Duration(l.sinceMono.Load())), ok
+	return l.born.Add(time.Duration(l.parkedAt.Load())), ok
 }
 
 // Closed reports whether Close was called, or the connection was retired.
-func (c *Conn) Closed() bool { return c.l.state.Load()&stateMask >= retiredState }
+func (c *Conn) Closed() bool { return c.l.state.Load()&(retired|closed) != 0 }
 
 // Silence returns for how long nothing is known to have crossed the path. It
 // is the larger of what the monotonic and the wall clock say, so that a process
 // that was frozen sees it. Where the kernel does not tell, the silence of a
-// connection on which bytes have moved since its last turn began is zero.
+// connection on which bytes have moved since it was last parked is zero.
 func (c *Conn) Silence() time.Duration {
 	defer runtime.KeepAlive(c)
 	return c.l.silence()
 }
 
-var errGoodbye = errors.New("keepalive: goodbye dropped")
-
-// mute returns why nothing must be written any more, nil in the usual case.
-func (l *life) mute() error {
-	if l.marks.Load()&soonest != 0 {
-		return errGoodbye
+// mute says why nothing must be written any more: it is to be dropped without a
+// word, or refused. Neither is the usual case.
+func (l *life) mute() (dropped bool, err error) {
+	state := l.state.Load()
+	if state&retired != 0 {
+		return false, ErrRetired
 	}
-	if l.state.Load()&stateMask == retiredState {
-		return ErrRetired
-	}
-	return nil
+	return l.marks.Load()&soonest != 0 && state&closed == 0, nil
 }
 
-func (l *life) swallow(n int, why error) (int, error) {
-	if why == errGoodbye {
-		return n, nil
-	}
-	return 0, why
-}
+// shut makes the connection closed, and reports false if it was.
+func (l *life) shut() bool { return l.state.Or(closed)&closed == 0 }
 
-// note remembers what an error says about the flow.
-func (l *life) note(err error) error {
+// note remembers what an error of the connection says about the flow.
+func (l *life) note(err error) {
 	switch {
 	case err == io.EOF:
 		l.marks.Or(sawFIN)
-	case errors.Is(err, syscall.ECONNRESET),
-		errors.Is(err, syscall.EPIPE) && l.marks.Load()&sentFIN == 0:
+	case isReset(err):
 		l.marks.Or(sawReset)
-	case errors.Is(err, syscall.ETIMEDOUT), errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+	case errors.Is(err, syscall.EPIPE):
+		// Ours, after CloseWrite; or the second error after a RST; or the first,
+		// and the peer's FIN came before its RST (Linux: tcp_reset).
+		if l.marks.Load()&(sentFIN|sawReset) == 0 {
+			l.marks.Or(sawReset | sawFIN)
+		}
+	case isDeath(err):
 		l.marks.Or(sawDeath)
 	}
-	return err
 }
 
-// mark notes that the connection was seen alive now.
-func (l *life) mark() {
-	now := time.Now()
-	l.sinceMono.Store(int64(now.Sub(l.born)))
-	l.sinceWall.Store(now.UnixNano())
-	l.sinceBytes.Store(l.read.Load() + l.written.Load())
+// noteEither is note for an error of the connection or of what it was copied
+// from or to.
+func (l *life) noteEither(err error) {
+	if look(l.Conn).ended {
+		l.note(err)
+	}
 }
 
-// marked returns how long ago that was, by each clock.
+// rest notes at the end of a turn since when the connection is silent. A turn
+// in which nothing moved is silence too. When in a turn the last byte moved,
+// only the kernel knows: it is asked where the margin below Forgets is shorter.
+func (l *life) rest() {
+	if l.moved() == l.sinceBytes.Load() {
+		return
+	}
+	var silent time.Duration
+	if l.olderThan(l.plan.Forgets - l.plan.MaxSilence()) {
+		silent = l.silence()
+	}
+	l.mark(silent)
+}
+
+func (l *life) moved() int64 { return l.read.Load() + l.written.Load() }
+
+// mark notes for how long the connection is silent now.
+func (l *life) mark(silent time.Duration) {
+	since := time.Now().Add(-silent)
+	l.sinceWall.Store(since.UnixNano())
+	l.sinceMono.Store(int64(since.Sub(l.born)))
+	l.sinceBytes.Store(l.moved())
+}
+
+// marked returns how long ago the silence began, by each clock.
 func (l *life) marked() (mono, wall time.Duration) {
 	now := time.Now()
 	mono = now.Sub(l.born) - time.Duration(l.sinceMono.Load())
@@ -364,7 +390,7 @@ func (l *life) silence() time.Duration {
 	if heard, ok := lastHeard(l.Conn); ok {
 		return heard + frozen
 	}
-	if l.read.Load()+l.written.Load() != l.sinceBytes.Load() {
+	if l.moved() != l.sinceBytes.Load() {
 		return 0
 	}
 	return mono + frozen
@@ -374,16 +400,19 @@ func (l *life) silence() time.Duration {
 // one that was parked for that long makes it ask the kernel.
 func (l *life) stale() bool {
 	limit := l.plan.MaxSilence()
-	if limit == 0 {
-		return false
-	}
+	return l.olderThan(limit) && l.silence() > limit
+}
+
+// olderThan reports whether the mark is older than d. Without a limit to the
+// silence nothing is.
+func (l *life) olderThan(d time.Duration) bool {
 	mono, wall := l.marked()
-	return max(mono, wall) > limit && l.silence() > limit
+	return l.plan.Forgets > 0 && max(mono, wall) > d
 }
 
 // lost closes a connection that nobody holds any more.
 func (l *life) lost() {
-	if was := l.state.Load(); was&stateMask != closed && l.state.CompareAndSwap(was, was|closed) {
+	if l.shut() {
 		l.end(true)
 	}
 }

@@ -1,6 +1,9 @@
 package keepalive
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // A sight is what the kernel says of a socket at its end.
 type sight struct {
@@ -14,13 +17,12 @@ type sight struct {
 func (l *life) end(lost bool) error {
 	s := look(l.Conn)
 	e, reset := l.judge(s)
+	if reset && !orderReset(l.Conn) {
+		e, reset = Ending{How: FINByUs, Unsure: true}, false
+	}
 	e.Lost = lost
-	if reset {
-		if sl, ok := l.Conn.(interface{ SetLinger(sec int) error }); ok {
-			sl.SetLinger(0)
-		}
-	} else if l.plan.Linger > 0 && !s.ended && (e.How == FINByUs || e.How == FINByPeer) {
-		if ok, err := l.linger(e); ok {
+	if !reset && !s.ended && l.plan.Linger > 0 && (e.How == FINByUs || e.How == FINByPeer) {
+		if began, err := l.linger(&e); began {
 			return err
 		}
 	}
@@ -29,31 +31,35 @@ func (l *life) end(lost bool) error {
 	return err
 }
 
+// orderReset makes c end by RST when it is closed, where it can.
+func orderReset(c net.Conn) bool {
+	sl, ok := c.(interface{ SetLinger(sec int) error })
+	return ok && sl.SetLinger(0) == nil
+}
+
 // judge decides how the connection ends, and whether it takes a RST from us.
 func (l *life) judge(s sight) (e Ending, reset bool) {
+	if s.ended && l.marks.Load()&(sawReset|sawDeath) == 0 {
+		l.note(verdict(l.Conn))
+	}
 	marks := l.marks.Load()
 	gotFIN := s.gotFIN || marks&sawFIN != 0
 	half := gotFIN || marks&sentFIN != 0 // a RST after a FIN does not shorten the hold
 
-	switch {
-	case s.ended && marks&(sawReset|sawDeath) == 0:
-		l.note(verdict(l.Conn))
-		marks = l.marks.Load()
-	case !s.ended && marks&(sawReset|sawDeath) == 0 && l.forgotten(s):
-		return Ending{How: Forgotten}, true // no FIN would arrive
-	}
 	switch {
 	case marks&sawDeath != 0:
 		return Ending{How: TimedOut, Unsure: true}, false
 	case marks&sawReset != 0:
 		return Ending{How: RSTByPeer, Unsure: half}, false
 	case s.ended: // both FINs have passed
+	case l.forgotten(s):
+		return Ending{How: Forgotten}, true // no FIN would arrive
 	case s.unread > 0: // the kernel answers with a RST
 		return Ending{How: RSTByUs, Unsure: half || s.unsent > 0}, false
-	case marks&answerDue != 0:
+	case marks&answerDue != 0 && !gotFIN:
 		return Ending{How: RSTByUs, Unsure: half || s.unsent > 0 || !s.known}, true
-	case marks&soonest != 0 && s.known && s.unsent == 0:
-		return Ending{How: RSTByUs, Unsure: half}, true
+	case marks&soonest != 0 && !half && s.known && s.unsent == 0:
+		return Ending{How: RSTByUs}, true
 	}
 	if gotFIN {
 		return Ending{How: FINByPeer, Unsure: !s.known}, false
@@ -62,12 +68,23 @@ func (l *life) judge(s sight) (e Ending, reset bool) {
 }
 
 // forgotten reports whether the path must have lost the flow. Unacknowledged
-// bytes make it doubtful: their retransmissions may have refreshed it.
+// bytes make that doubtful, since their retransmissions may have refreshed it,
+// and so does the wall clock, which may have been set.
 func (l *life) forgotten(s sight) bool {
-	if l.plan.Forgets <= 0 || !s.known || s.unsent > 0 {
-		return false
+	return l.plan.Forgets > 0 && s.known && s.unsent == 0 && l.quiet() > l.plan.Forgets
+}
+
+// quiet returns for how long, at least, nothing was on the path: not even a
+// probe without an answer.
+func (l *life) quiet() time.Duration {
+	if quiet, ok := lastMoved(l.Conn); ok {
+		return quiet
 	}
-	return l.silence() > l.plan.Forgets
+	if l.moved() != l.sinceBytes.Load() || l.plan.Idle > 0 {
+		return 0 // probes, which nobody sees here, have kept it
+	}
+	mono, _ := l.marked()
+	return mono
 }
 
 // queued asks a connection that is no kernel socket.

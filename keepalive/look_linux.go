@@ -36,26 +36,47 @@ func look(c net.Conn) sight {
 	return s
 }
 
-// lastHeard returns for how long the kernel has neither sent data on c nor
-// heard of it. A probe that waits for its answer counts for nothing.
+// lastHeard returns for how long the kernel has heard nothing on c. What was
+// sent without an answer counts for nothing: it may be lost.
 func lastHeard(c net.Conn) (silence time.Duration, ok bool) {
+	info := tcpInfo(c)
+	if info == nil {
+		return 0, false
+	}
+	return milliseconds(min(info.Last_data_recv, info.Last_ack_recv)), true
+}
+
+// lastMoved returns for how long the kernel has neither heard nor sent anything
+// on c. While a probe waits for its answer it does not know when it was sent.
+func lastMoved(c net.Conn) (quiet time.Duration, ok bool) {
+	info := tcpInfo(c)
+	if info == nil {
+		return 0, false
+	}
+	if info.Probes > 0 {
+		return 0, true
+	}
+	return milliseconds(min(info.Last_data_sent, info.Last_data_recv, info.Last_ack_recv)), true
+}
+
+func milliseconds(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// tcpInfo returns nil if c is no TCP socket, or closed.
+func tcpInfo(c net.Conn) (info *unix.TCPInfo) {
 	control(c, func(fd int) {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err == nil {
-			ms := min(info.Last_data_sent, info.Last_data_recv, info.Last_ack_recv)
-			silence, ok = time.Duration(ms)*time.Millisecond, true
-		}
+		info, _ = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
-	return silence, ok
+	return info
 }
 
 // verdict returns the error with which the kernel ended c, nil if in order. It
 // is for the last look at a connection: it consumes the evidence.
 func verdict(c net.Conn) (err error) {
-	control(c, func(fd int) { _, err = drain(fd, 1<<16) })
-	if err == io.EOF {
-		return nil
-	}
+	control(c, func(fd int) {
+		if errno, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 {
+			err = syscall.Errno(errno)
+		}
+	})
 	return err
 }
 
@@ -71,8 +92,8 @@ func control(c net.Conn, f func(fd int)) {
 	raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
-// drain reads and throws away at most limit bytes. The error is nil when there
-// is nothing more for now, io.EOF after the peer's FIN.
+// drain reads and throws away about limit bytes, or what there is. The error is
+// nil when there is nothing more for now, io.EOF after the peer's FIN.
 func drain(fd, limit int) (n int, err error) {
 	var buf [4096]byte
 	for n < limit {
@@ -96,27 +117,30 @@ func drain(fd, limit int) (n int, err error) {
 // told by RST that nobody listens.
 const maxDrain = 64 << 10
 
-// linger sends our FIN, closes the connection for its users, and waits in the
+// linger closes the connection for its users, sends our FIN, and waits in the
 // background until the kernel has seen both FINs and the acknowledgement of
-// ours: from then on the path's hold counts. It reports false where the
-// connection is no socket, with nothing done.
-func (l *life) linger(e Ending) (ok bool, err error) {
+// ours: from then on the path's hold counts. It reports false, with nothing
+// done, where the connection is no socket; or where there is no file descriptor
+// left, and then nobody will know.
+func (l *life) linger(e *Ending) (began bool, err error) {
 	dup := -1
 	control(l.Conn, func(fd int) {
 		var err error
-		if dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			unix.Shutdown(fd, unix.SHUT_WR)
+		if dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+			dup, e.Unsure = -1, true
 		}
 	})
 	if dup < 0 {
-		return false, nil // no socket, or no file descriptor left
+		return false, nil
 	}
-	err = l.Conn.Close()              // wakes its readers; the duplicate keeps the flow
+	err = l.Conn.Close() // wakes its readers and writers; the duplicate keeps the flow
+	unix.Shutdown(dup, unix.SHUT_WR)
 	f := os.NewFile(uintptr(dup), "") // in Go's poller: no thread waits
+	told := *e
 	go func() {
-		e.Unsure = !waitClosed(f, l.plan.Linger)
+		told.Unsure = !waitClosed(f, l.plan.Linger)
 		f.Close()
-		l.ended(e)
+		l.ended(told)
 	}()
 	return true, err
 }

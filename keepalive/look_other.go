@@ -8,12 +8,14 @@ import (
 )
 
 // Here the kernel is not asked: what is not known is counted for the longest
-// hold, RST is not used, and holds count from Close.
+// hold, EndSoonest does nothing, and holds count from Close.
 
 func look(c net.Conn) sight { return queued(c) }
 
 func lastHeard(net.Conn) (silence time.Duration, ok bool) { return 0, false }
 
+func lastMoved(net.Conn) (quiet time.Duration, ok bool) { return 0, false }
+
 func verdict(net.Conn) error { return nil }
 
-func (l *life) linger(Ending) (ok bool, err error) { return false, nil }
+func (l *life) linger(*Ending) (began bool, err error) { return false, nil }

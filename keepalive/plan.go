@@ -23,7 +23,8 @@ type Plan struct {
 
 	// UserTimeout is how long sent data may stay unacknowledged. With keepalive
 	// on it also replaces Count, so that a short one kills a healthy connection
-	// for one lost probe. Linux has milliseconds, darwin and windows seconds.
+	// for one lost probe. Linux has milliseconds, darwin and windows seconds;
+	// an MPTCP connection has none.
 	UserTimeout time.Duration
 
 	// RTOMax bounds the time between retransmissions, so that a path that
@@ -33,12 +34,13 @@ type Plan struct {
 	RTOMax time.Duration
 
 	// Forgets is the silence after which the path has forgotten the
-	// connection. Unpark keeps a margin below it.
+	// connection. Unpark keeps a margin below it. Negative: it never forgets.
 	Forgets time.Duration
 
 	// Linger is how long Close keeps the socket open in the background, until
 	// the peer's FIN has come and ours is acknowledged: only then does the
-	// path's hold begin. Linux only; elsewhere the hold counts from Close.
+	// path's hold begin. Linux only; elsewhere, and if it is negative, the hold
+	// counts from Close.
 	Linger time.Duration
 }
 
@@ -103,8 +105,10 @@ func (p Plan) MaxSilence() time.Duration {
 	return p.Forgets - min(10*time.Second, p.Forgets/4)
 }
 
-// KeepAlive returns the probes for a net.Dialer or net.ListenConfig, which
-// would overwrite anything that was set in their Control function.
+// KeepAlive returns the probes for the KeepAliveConfig of a net.Dialer or a
+// net.ListenConfig, which would overwrite anything that was set in their Control
+// function. Where Idle is negative, set their KeepAlive to -1 too: package net
+// takes a disabled configuration for an absent one, and probes after 15 s.
 func (p Plan) KeepAlive() net.KeepAliveConfig {
 	if p.Idle < 0 {
 		return net.KeepAliveConfig{}
@@ -151,7 +155,7 @@ type option struct {
 	name       string
 	level, opt int
 	value      int
-	optional   bool // an older kernel may not have it
+	optional   bool // not every kernel or connection has it
 }
 
 // names is what a system calls the keepalive options.

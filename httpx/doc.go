@@ -1,0 +1,29 @@
+// Package httpx gives HTTP clients connections whose ports are paid for.
+//
+// [NewClient] is a drop-in http.Client. [Wrap] does the same for an
+// *http.Transport that you have already, and [Install] for one that somebody
+// else will use, such as an SDK that insists on a *http.Transport. All three
+// leave HTTP to net/http and change only where connections come from and when
+// they go:
+//
+//   - Every connection is dialed by a dialer.Dialer, so that the ports of all
+//     clients in the process are counted together, by resolved address, until
+//     the NAT has freed them.
+//   - Idle connections are kept rather than closed, since a closed one costs its
+//     port for minutes, and are known to the path by keepalive probes.
+//   - Through Wrap and NewClient, a request that waits for a port takes whatever
+//     comes first, a port or a connection that another request is done with;
+//     then the dial it no longer needs is not begun. Idle connections are
+//     offered to other clients that wait for a port to the same address. An
+//     exchange that is cancelled while its answer is due ends by RST.
+//
+// # What Install alone cannot do
+//
+// net/http does not tell a dialer that a request has been served otherwise, so a
+// dial that waits for a port goes on, and its connection may never carry a byte.
+// MaxConnsPerHost bounds how many wait. It also counts names, not addresses: a
+// name with four addresses may use the ports of one.
+//
+// httpx retries nothing on its own: net/http repeats a request only if nothing
+// of it was written, or if it is idempotent and its kept connection had died.
+package httpx

@@ -1,0 +1,123 @@
+package httpx
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+const (
+	// idleTimeout is how long NewClient keeps a connection that nobody uses. A
+	// closed one costs its port for up to 240 s, so that closing early saves
+	// nothing; keepalive probes cost next to nothing.
+	idleTimeout = 10 * time.Minute
+
+	// maxIdle is how many idle connections a host may have where the path sets
+	// no limit.
+	maxIdle = 256
+
+	pingTimeout = 15 * time.Second // net/http's own default, spelled out
+)
+
+// NewClient returns a client whose connections come from d; nil: a zero Dialer,
+// which books in dialer.DefaultLedger. Set the ledger's Path before. The client
+// takes proxies from the environment, as http.DefaultClient does. It may be
+// used by many goroutines; CloseIdleConnections ends what is idle.
+func NewClient(d *dialer.Dialer) *http.Client {
+	return &http.Client{Transport: Wrap(&http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		ForceAttemptHTTP2:     true,
+		IdleConnTimeout:       idleTimeout,
+		TLSHandshakeTimeout:   10 * time.Second,
+		ExpectContinueTimeout: time.Second,
+	}, d)}
+}
+
+// Install makes tr take its connections from d; nil: a zero Dialer. It replaces
+// DialContext, sets MaxConnsPerHost to the path's limit and keeps idle
+// connections up to it, as far as tr does not say otherwise, pings silent
+// HTTP/2 connections, and shortens IdleConnTimeout where the path would forget
+// an idle connection in spite of keepalive probes. Call it before the first
+// request, and after the ledger's Path is set. It fails if tr dials TLS itself,
+// which would go past d.
+func Install(tr *http.Transport, d *dialer.Dialer) error {
+	if tr == nil {
+		return errors.New("httpx: Install on a nil *http.Transport")
+	}
+	if tr.DialTLSContext != nil || tr.DialTLS != nil { //lint:ignore SA1019 it would win over ours
+		return errors.New("httpx: Transport.DialTLSContext or DialTLS is set: its connections would not be counted")
+	}
+	if d == nil {
+		d = new(dialer.Dialer)
+	}
+	path := d.Path()
+	if err := path.Validate(); err != nil {
+		return err
+	}
+	if tr.DialContext == nil && tr.Dial == nil && tr.TLSClientConfig == nil { //lint:ignore SA1019 it decides on HTTP/2
+		tr.ForceAttemptHTTP2 = true // net/http would have, but for our DialContext
+	}
+	tr.Dial = nil //lint:ignore SA1019 ours replaces it
+	tr.DialContext = dialFor(tr, d)
+	limitIdle(tr, path)
+
+	plan := d.Plan.Over(keepalive.For(path))
+	if keptByProbes := path.Counts == netpath.Segments && plan.Idle > 0 && !path.Freezes; !keptByProbes {
+		if limit := plan.MaxSilence(); limit > 0 && (tr.IdleConnTimeout == 0 || tr.IdleConnTimeout > limit) {
+			tr.IdleConnTimeout = limit
+		}
+	}
+	if tr.HTTP2 == nil && plan.Idle > 0 {
+		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: plan.Idle, PingTimeout: pingTimeout}
+	}
+	return nil
+}
+
+// limitIdle bounds connections by the path's limit and closes none for being
+// idle below it.
+func limitIdle(tr *http.Transport, path netpath.Profile) {
+	limit := path.Limit(netpath.Destination)
+	if limit == netpath.None {
+		limit = maxIdle
+	} else if tr.MaxConnsPerHost == 0 || tr.MaxConnsPerHost > limit {
+		tr.MaxConnsPerHost = limit
+	}
+	if tr.MaxConnsPerHost > 0 {
+		limit = min(limit, tr.MaxConnsPerHost)
+	}
+	tr.MaxIdleConnsPerHost = max(tr.MaxIdleConnsPerHost, limit)
+	tr.MaxIdleConns = 0 // no limit for all hosts together: it would close those of quiet hosts
+}
+
+// An owner is whom ports belong to, for fairness: a transport's connections to
+// one host.
+type owner struct {
+	transport *http.Transport
+	host      string
+}
+
+// dialFor returns a DialContext that asks for a port only as long as the
+// request that wants the connection has none.
+func dialFor(tr *http.Transport, d *dialer.Dialer) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		ctx = dialer.WithOwner(ctx, owner{tr, address})
+		t, _ := ctx.Value(ticketKey{}).(*ticket)
+		wanted, done := t.wanted(ctx)
+		defer done()
+		r, err := d.Reserve(wanted, network, address)
+		if err != nil {
+			return nil, err
+		}
+		c, err := r.Dial(ctx) // a SYN that was sent is paid for: finish it
+		if err == nil {
+			t.dialed(c.(*dialer.Conn))
+		}
+		return c, err
+	}
+}

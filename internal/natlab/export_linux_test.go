@@ -1,0 +1,9 @@
+package natlab
+
+var (
+	DialFrom   = (*Lab).dialFrom
+	Messages   = messages
+	Attributes = attributes
+	Elements   = elements
+	Counter    = counter
+)

@@ -1,0 +1,18 @@
+package keepalive
+
+import (
+	"errors"
+
+	"golang.org/x/sys/windows"
+)
+
+// Winsock has numbers of its own, which package syscall's are not.
+
+func isReset(err error) bool {
+	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED)
+}
+
+func isDeath(err error) bool {
+	return errors.Is(err, windows.WSAETIMEDOUT) || errors.Is(err, windows.WSAENETRESET) ||
+		errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH)
+}
