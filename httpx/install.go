@@ -50,7 +50,8 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 	if tr == nil {
 		return errors.New("httpx: Install on a nil *http.Transport")
 	}
-	if tr.DialTLSContext != nil || tr.DialTLS != nil { //lint:ignore SA1019 it would win over ours
+	//lint:ignore SA1019 the old field would go past us as well
+	if tr.DialTLSContext != nil || tr.DialTLS != nil {
 		return errors.New("httpx: Transport.DialTLSContext or DialTLS is set: its connections would not be counted")
 	}
 	if d == nil {
@@ -60,10 +61,10 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 	if err := path.Validate(); err != nil {
 		return err
 	}
-	if tr.DialContext == nil && tr.Dial == nil && tr.TLSClientConfig == nil { //lint:ignore SA1019 it decides on HTTP/2
+	//lint:ignore SA1019 the old field decides on HTTP/2 too
+	if tr.DialContext == nil && tr.Dial == nil && tr.TLSClientConfig == nil {
 		tr.ForceAttemptHTTP2 = true // net/http would have, but for our DialContext
 	}
-	tr.Dial = nil //lint:ignore SA1019 ours replaces it
 	tr.DialContext = dialFor(tr, d)
 	limitIdle(tr, path)
 

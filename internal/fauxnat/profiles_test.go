@@ -46,7 +46,7 @@ func falls(t *testing.T, l *lab, p netpath.Profile) {
 	if l.nat.Stats().Live != 1 {
 		t.Errorf("a flow was forgotten before %v", p.Idle)
 	}
-	time.Sleep(1)
+	time.Sleep(time.Nanosecond)
 	synctest.Wait() // for a RST or FIN of the path's own
 	if l.nat.Stats().Live != 0 {
 		t.Errorf("a flow was remembered for more than %v", p.Idle)
@@ -78,7 +78,7 @@ func checkEmpty(t *testing.T, l *lab, after string, hold time.Duration) {
 		if held := l.nat.Stats().Held; held != 1 {
 			t.Errorf("just within %v after %s %d ports are held", hold, after, held)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 	}
 	if held := l.nat.Stats().Held; held != 0 {
 		t.Errorf("%v after %s %d ports are held", hold, after, held)

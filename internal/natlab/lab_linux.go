@@ -20,7 +20,6 @@ import (
 // The lab's addresses. Those of the servers and of the NAT are reserved for
 // documentation (RFC 5737), and no profile takes them for private ones.
 var (
-	clientAddr  = netip.MustParseAddr("10.78.1.2")
 	natAddr     = netip.MustParseAddr("203.0.113.1") // routed to the gateway, which does not own it
 	firstServer = netip.MustParseAddr("198.51.100.1")
 )
