@@ -134,19 +134,10 @@ func (a *account) share(o owner) *share {
 	return nil
 }
 
-func (a *account) openShare(o owner) *share {
-	s := a.share(o)
-	if s == nil {
-		s = &share{owner: o}
-		a.shares = append(a.shares, s)
-	}
-	return s
-}
-
 // closeShare forgets s if nothing is in it.
-func (a *account) closeShare(s *share) {
+func (a *account) closeShare(s *share) (closed bool) {
 	if s.flows > 0 || s.claims.Len() > 0 {
-		return
+		return false
 	}
 	for i, other := range a.shares {
 		if other == s {
@@ -154,9 +145,10 @@ func (a *account) closeShare(s *share) {
 			a.shares[i] = a.shares[last]
 			a.shares[last] = nil
 			a.shares = a.shares[:last]
-			return
+			return true
 		}
 	}
+	return false
 }
 
 // reserve is how many ports are kept for control connections and for owners

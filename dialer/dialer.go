@@ -116,7 +116,10 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 
 func (d *Dialer) reserve(ctx context.Context, t target, candidates []candidate) (*Reservation, error) {
 	l := d.ledger()
-	r := request{owner: owner{by: d, host: t.host}, network: t.network, candidates: candidates}
+	if err := l.init(); err != nil {
+		return nil, &DialError{t.network, t.address, err}
+	}
+	r := request{owner: owner{by: d, host: t.host}, candidates: l.owing(t.network, candidates)}
 	if o := ctx.Value(ownerKey); o != nil {
 		r.owner = owner{by: o}
 	}
@@ -130,7 +133,7 @@ func (d *Dialer) reserve(ctx context.Context, t target, candidates []candidate) 
 		return nil, &DialError{t.network, t.address, err}
 	}
 	res := &Reservation{dialer: d, target: t, request: r, flow: f}
-	res.candidates = slices.Clone(candidates)
+	res.candidates = slices.Clone(r.candidates) // a waiter may still look at its own
 	res.choose(at)
 	res.used = new(atomic.Bool)
 	res.cleanup = runtime.AddCleanup(res, func(p permission) { p.release() }, permission{l, f, res.used})
@@ -195,11 +198,15 @@ func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 	if len(r.candidates) == 0 || ctx.Err() != nil {
 		return nil, &DialError{r.target.network, r.target.address, err}
 	}
-	rest, err := r.dialer.reserve(ctx, r.target, r.candidates)
-	if err != nil {
-		return nil, err
+	rest, later := r.dialer.reserve(ctx, r.target, r.candidates)
+	if later == nil {
+		c, failed := rest.Dial(ctx)
+		if failed == nil {
+			return c, nil
+		}
+		later = failed
 	}
-	return rest.Dial(ctx)
+	return nil, &DialError{r.target.network, r.target.address, errors.Join(err, errors.Unwrap(later))}
 }
 
 func (r *Reservation) connect(ctx context.Context) (*Conn, error) {
@@ -534,7 +541,7 @@ func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error
 		}
 		for _, src := range d.Sources {
 			if src = src.Unmap(); src.Is4() == a.Is4() {
-				cs = append(cs, candidate{src, dst})
+				cs = append(cs, candidate{src: src, dst: dst})
 			}
 		}
 	}

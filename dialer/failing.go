@@ -69,14 +69,12 @@ func (l *Ledger) failedLocked(now time.Time, f *flow, err error) {
 // failureLocked returns why r cannot succeed for now: each of its addresses
 // failed when it was last tried. Nil: one of them may.
 func (l *Ledger) failureLocked(r request) error {
-	var buf candidateKeys
 	var last error
 	for _, c := range r.candidates {
-		keys := l.path.Keys(buf[:0], c.src, c.dst, r.network)
-		if len(keys) == 0 {
+		if len(c.owes) == 0 {
 			return nil
 		}
-		a := l.accounts[keys[0]]
+		a := l.accounts[c.owes[0]]
 		if a == nil || a.failing == nil {
 			return nil
 		}

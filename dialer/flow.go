@@ -8,6 +8,7 @@ import (
 
 	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // maxKeys is how many accounts one flow can owe: one for each scope.
@@ -87,7 +88,6 @@ type waiter struct {
 // A request is what a dial asks of the ledger.
 type request struct {
 	owner      owner
-	network    string
 	control    bool
 	candidates []candidate // best first
 }
@@ -96,6 +96,8 @@ type request struct {
 type candidate struct {
 	src netip.Addr // zero: the system chooses
 	dst netip.AddrPort
+
+	owes []netpath.Key // the accounts of a flow there; none: exempt
 }
 
 type granted struct {

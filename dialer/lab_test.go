@@ -2,6 +2,7 @@ package dialer_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -71,6 +73,7 @@ func (l *lab) serve(addresses ...string) {
 				if err != nil {
 					return
 				}
+				l.Cleanup(func() { c.Close() }) // whose client's RST a black hole took
 				go func() {
 					io.Copy(io.Discard, c)
 					c.Close()
@@ -149,7 +152,10 @@ var _ keepalive.Turn
 
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
-	status := m.Run()
+	status := natlab.Main(m)
+	if flag.Lookup("test.fuzz").Value.String() != "" {
+		os.Exit(status) // the fuzzing engine leaves some of its own
+	}
 	if left := leaked(before); left != "" && status == 0 {
 		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
 		status = 1

@@ -3,6 +3,7 @@ package dialer
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,7 +62,16 @@ type Ledger struct {
 	failing  map[*account]struct{} // those whose address fails
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
-	spare    *flow     // the last one released unused
+
+	// The last ones that became free, so that asking in vain costs no memory.
+	spareFlow    *flow
+	spareAccount *account
+	spareShare   *share
+
+	// While connections hold grants of the Budget, one goroutine listens to it:
+	// a grant may be revoked when nobody waits.
+	revocable int
+	deaf      chan struct{} // closed when none holds a grant any more
 }
 
 const hows = int(keepalive.Hows)
@@ -102,6 +112,16 @@ func (l *Ledger) init() error {
 	return l.bad
 }
 
+// owing returns copies of the candidates that know the accounts which a flow to
+// them owes.
+func (l *Ledger) owing(network string, candidates []candidate) []candidate {
+	cs := slices.Clone(candidates)
+	for i, c := range cs {
+		cs[i].owes = l.path.Keys(nil, c.src, c.dst, network)
+	}
+	return cs
+}
+
 // reserve returns a flow for the first candidate that has room, and waits for
 // one where none has.
 func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, waited bool, err error) {
@@ -119,9 +139,18 @@ func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, waite
 		return f, at, false, nil
 	}
 	w := l.enqueueLocked(now, r)
+	for _, c := range w.claims { // those before it may wait for something else
+		if c.account.waiting > 1 {
+			l.pumpAccountLocked(now, c.account)
+		}
+	}
 	var victims []victim
 	for _, c := range w.claims {
-		victims = l.reclaimLocked(now, c.account, victims)
+		if c.share.claims.Len() == 1 {
+			victims = l.reclaimLocked(now, c.account, victims)
+		} else {
+			l.lookSoonLocked(now, c.account)
+		}
 	}
 	l.armLocked(now)
 	l.mu.Unlock()
@@ -137,9 +166,7 @@ func (l *Ledger) tryReserve(r request) *flow {
 	defer l.mu.Unlock()
 	now := time.Now()
 	l.expireLocked(now)
-	var buf candidateKeys
-	c := r.candidates[0]
-	for _, k := range l.path.Keys(buf[:0], c.src, c.dst, r.network) {
+	for _, k := range r.candidates[0].owes {
 		if a := l.accounts[k]; a != nil && a.limit != netpath.None && (a.limit-a.total)*5 < a.limit {
 			return nil
 		}
@@ -194,32 +221,54 @@ func (l *Ledger) giveUp(w *waiter, why error) error {
 	if failed := l.failureLocked(w.request); failed != nil {
 		return errors.Join(why, failed)
 	}
+	if !timeout(why) {
+		return why // called off: nobody asks who holds the ports
+	}
 	return &BudgetError{Account: l.snapshotLocked(now, l.fullestLocked(w)), Err: why}
 }
 
-// candidateKeys is room for the keys of one candidate, on the caller's stack.
-type candidateKeys [maxKeys]netpath.Key
-
 // accountsOf returns the accounts that a flow to c owes, opened where they are
 // not.
-func (l *Ledger) accountsOf(r request, c candidate) []*account {
-	var buf candidateKeys
-	keys := l.path.Keys(buf[:0], c.src, c.dst, r.network)
-	accounts := make([]*account, len(keys))
-	for i, k := range keys {
-		accounts[i] = l.openLocked(k)
+func (l *Ledger) accountsOf(c candidate) []*account {
+	accounts := make([]*account, len(c.owes))
+	for i, k := range c.owes {
+		if accounts[i] = l.accounts[k]; accounts[i] == nil {
+			accounts[i] = l.openLocked(k)
+		}
 	}
 	return accounts
 }
 
+// openLocked opens the account of k, which has none.
 func (l *Ledger) openLocked(k netpath.Key) *account {
-	a := l.accounts[k]
-	if a == nil {
-		a = &account{key: k, limit: l.limit[k.Scope()]}
-		l.accounts[k] = a
-		l.widest = max(l.widest, len(l.accounts))
+	a := l.spareAccount
+	if l.spareAccount = nil; a == nil {
+		a = new(account)
 	}
+	a.key, a.limit = k, l.limit[k.Scope()]
+	l.accounts[k] = a
+	l.widest = max(l.widest, len(l.accounts))
 	return a
+}
+
+// shareLocked returns o's share of a, opened if it is not.
+func (l *Ledger) shareLocked(a *account, o owner) *share {
+	s := a.share(o)
+	if s == nil {
+		if s, l.spareShare = l.spareShare, nil; s == nil {
+			s = new(share)
+		}
+		*s = share{owner: o}
+		a.shares = append(a.shares, s)
+	}
+	return s
+}
+
+// closeShareLocked forgets s if nothing is in it.
+func (l *Ledger) closeShareLocked(a *account, s *share) {
+	if a.closeShare(s) {
+		l.spareShare = s
+	}
 }
 
 // forgetLocked drops an empty account, and from time to time the map, which
@@ -229,6 +278,8 @@ func (l *Ledger) forgetLocked(a *account) {
 		return
 	}
 	delete(l.accounts, a.key)
+	*a = account{shares: a.shares[:0]}
+	l.spareAccount = a
 	if l.widest > 1024 && len(l.accounts) < l.widest/4 {
 		fresh := make(map[netpath.Key]*account, len(l.accounts))
 		for k, a := range l.accounts {
@@ -265,39 +316,68 @@ func (l *Ledger) rampStep() time.Duration {
 // some. A new dial does not pass those who wait: only the queue asks with
 // fresh false.
 func (l *Ledger) bookLocked(now time.Time, r *request, fresh bool) (*flow, int) {
+	if len(r.candidates) > 1 {
+		return l.bookBestLocked(now, r, fresh)
+	}
+	var room room
+	if l.roomLocked(now, r, r.candidates[0], fresh, &room); room.ports < 0 {
+		return nil, 0
+	}
+	return l.openFlowLocked(now, r, r.candidates[0], &room), 0
+}
+
+func (l *Ledger) bookBestLocked(now time.Time, r *request, fresh bool) (*flow, int) {
 	best, most := -1, -1
+	var rooms [2]room // the best one, and the next to be looked at
+	found, look := &rooms[0], &rooms[1]
 	for i, c := range r.candidates {
-		room := l.roomLocked(now, r, c, fresh)
-		if room > most && (best < 0 || sameFamily(c, r.candidates[best])) {
-			best, most = i, room
+		l.roomLocked(now, r, c, fresh, look)
+		if look.ports > most && (best < 0 || sameFamily(c, r.candidates[best])) {
+			best, most = i, look.ports
+			found, look = look, found
 		}
 	}
 	if best < 0 {
 		return nil, 0
 	}
-	f := l.openFlowLocked(now, r, r.candidates[best])
-	return f, best
+	if f := l.openFlowLocked(now, r, r.candidates[best], found); f != nil {
+		return f, best
+	}
+	for i, c := range r.candidates { // the Budget refuses the best
+		if l.roomLocked(now, r, c, fresh, look); i != best && look.ports >= 0 {
+			if f := l.openFlowLocked(now, r, c, look); f != nil {
+				return f, i
+			}
+		}
+	}
+	return nil, 0
 }
 
 func sameFamily(a, b candidate) bool { return a.dst.Addr().Is4() == b.dst.Addr().Is4() }
 
 const unlimited = 1 << 30
 
-// roomLocked returns how many ports candidate c has left for r, negative if it
-// may not have one.
-func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool) int {
-	var buf candidateKeys
-	room := unlimited
-	for i, k := range l.path.Keys(buf[:0], c.src, c.dst, r.network) {
+// A room is what one candidate has left.
+type room struct {
+	ports    int               // negative: it may not have one
+	accounts [maxKeys]*account // that the candidate owes; nil: not open
+}
+
+// roomLocked finds out how many ports candidate c has left for r.
+func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, room *room) {
+	room.ports = unlimited
+	for i, k := range c.owes {
 		a := l.accounts[k]
+		room.accounts[i] = a
 		if a == nil {
 			if n := l.limit[k.Scope()]; n != netpath.None {
-				room = min(room, n)
+				room.ports = min(room.ports, n)
 			}
 			continue
 		}
 		if i == 0 && a.failing != nil && !a.failing.mayTry(now) {
-			return -1
+			room.ports = -1
+			return
 		}
 		flows := 0
 		if s := a.share(r.owner); s != nil {
@@ -305,23 +385,21 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool) 
 		}
 		limit := l.rampedLocked(now, a)
 		if !l.Shadow && (a.full(limit, flows, r.control) || fresh && a.waiting > 0 && flows > 0 && !r.control) {
-			return -1
+			room.ports = -1
+			return
 		}
 		if a.limit != netpath.None {
-			room = min(room, max(0, limit-a.total))
+			room.ports = min(room.ports, max(0, limit-a.total))
 		}
 	}
-	return room
 }
 
-// openFlowLocked books a flow on every account of c, or on none if the Budget
-// refuses.
-func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate) *flow {
-	var buf candidateKeys
-	keys := l.path.Keys(buf[:0], c.src, c.dst, r.network)
+// openFlowLocked books a flow on every account of c, which has room, or on none
+// if the Budget refuses.
+func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *room) *flow {
 	var grants []budget.Grant
 	if l.Budget != nil {
-		for _, k := range keys {
+		for _, k := range c.owes {
 			g, ok := l.Budget.Take(k)
 			if !ok && !l.Shadow {
 				for _, g := range grants {
@@ -334,17 +412,20 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate) *flow {
 			}
 		}
 	}
-	f := l.spare
-	if l.spare = nil; f == nil {
+	f := l.spareFlow
+	if l.spareFlow = nil; f == nil {
 		f = new(flow)
 	}
-	*f = flow{owes: len(keys), grants: grants, remote: c.dst}
+	*f = flow{owes: len(c.owes), grants: grants, remote: c.dst}
 	if l.began.IsZero() {
 		l.began = now
 	}
-	for i, k := range keys {
-		a := l.openLocked(k)
-		s := a.openShare(r.owner)
+	for i, k := range c.owes {
+		a := room.accounts[i]
+		if a == nil {
+			a = l.openLocked(k)
+		}
+		s := l.shareLocked(a, r.owner)
 		f.at[i] = debt{a, s}
 		if a.limit != netpath.None && a.total >= a.limit {
 			a.exceeded++
@@ -385,15 +466,37 @@ func (l *Ledger) connected(f *flow, c *keepalive.Conn) {
 		d.account.dialing--
 		d.account.opened++
 	}
+	if len(f.grants) > 0 {
+		if l.revocable++; l.revocable == 1 {
+			l.deaf = make(chan struct{})
+			go l.listen(l.deaf)
+		}
+	}
 	l.succeededLocked(f)
 	l.pumpLocked(now, f.debts())
+}
+
+// listen looks at all flows whenever the Budget asks for it, until deaf.
+func (l *Ledger) listen(deaf <-chan struct{}) {
+	for {
+		select {
+		case <-l.told:
+			l.recheck()
+		case <-deaf:
+			return
+		}
+	}
 }
 
 // drop gives back a flow whose SYN was never sent: nothing is held for it.
 func (l *Ledger) drop(f *flow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.dropLocked(time.Now(), f)
+	var now time.Time // of interest only to those who wait
+	if len(l.crowded) > 0 {
+		now = time.Now()
+	}
+	l.dropLocked(now, f)
 }
 
 func (l *Ledger) dropLocked(now time.Time, f *flow) {
@@ -413,7 +516,7 @@ func (l *Ledger) dropLocked(now time.Time, f *flow) {
 		f.at[0].account.live.remove(f)
 	}
 	l.closeLocked(now, f)
-	l.spare = f
+	l.spareFlow = f
 }
 
 // failed says how the dial of f went wrong after its SYN. An inconclusive
@@ -450,6 +553,11 @@ func (l *Ledger) coolLocked(now time.Time, f *flow, e keepalive.Ending) {
 		return // exempt
 	}
 	f.at[0].account.live.remove(f)
+	if f.stage == open && len(f.grants) > 0 {
+		if l.revocable--; l.revocable == 0 {
+			close(l.deaf)
+		}
+	}
 	hold := l.hold(e)
 	if hold <= 0 {
 		l.closeLocked(now, f)
@@ -477,6 +585,7 @@ func (l *Ledger) coolLocked(now time.Time, f *flow, e keepalive.Ending) {
 	}
 	l.cool[queue].push(f)
 	l.payLocked(now, f, free)
+	l.pumpLocked(now, f.debts()) // one dial less is under way
 	l.armLocked(now)
 }
 
@@ -525,7 +634,7 @@ func (l *Ledger) payLocked(now time.Time, f *flow, debts []debt) {
 			d.account.reclaiming--
 			d.share.reclaiming--
 		}
-		d.account.closeShare(d.share)
+		l.closeShareLocked(d.account, d.share)
 	}
 	l.pumpLocked(now, debts)
 	for _, d := range debts {
@@ -544,6 +653,9 @@ func (l *Ledger) expireLocked(now time.Time) {
 			}
 			l.closeLocked(now, f)
 		}
+	}
+	if len(l.failing) == 0 {
+		return // the usual case, without an iterator
 	}
 	for a := range l.failing {
 		if a.failing.over(now) && a.waiting == 0 {
@@ -570,7 +682,7 @@ func (l *Ledger) armLocked(now time.Time) {
 		}
 	}
 	for a := range l.crowded {
-		if a.failing != nil && !a.failing.trying {
+		if a.failing != nil && !a.failing.trying && a.failing.next.After(now) {
 			sooner(a.failing.next)
 		}
 		if !a.reclaimAt.IsZero() {
@@ -601,7 +713,7 @@ func (l *Ledger) recheck() {
 	victims := l.revokedLocked()
 	for a := range l.crowded {
 		l.pumpAccountLocked(now, a)
-		if a.waiting > 0 {
+		if a.waiting > 0 && !a.reclaimAt.IsZero() && !a.reclaimAt.After(now) {
 			victims = l.reclaimLocked(now, a, victims)
 		}
 	}

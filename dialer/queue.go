@@ -1,21 +1,27 @@
 package dialer
 
-import "time"
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
 
 // enqueueLocked puts a dial into the queue of every account of every candidate:
 // it takes whichever has room first.
 func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 	w := &waiter{request: r, since: now, ready: make(chan granted, 1)}
-	seen := make(map[*account]bool)
 	for _, c := range r.candidates {
-		for _, a := range l.accountsOf(r, c) {
-			if seen[a] {
-				continue
+		for _, a := range l.accountsOf(c) {
+			if slices.ContainsFunc(w.claims, func(c *claim) bool { return c.account == a }) {
+				continue // two candidates may owe the same account
 			}
-			seen[a] = true
-			s := a.openShare(r.owner)
+			s := l.shareLocked(a, r.owner)
 			claim := &claim{waiter: w, account: a, share: s}
-			claim.place = s.claims.PushBack(claim)
+			if r.control {
+				claim.place = s.claims.PushFront(claim) // it may have what those before it may not
+			} else {
+				claim.place = s.claims.PushBack(claim)
+			}
 			if a.waiting++; a.waiting == 1 {
 				l.crowded[a] = struct{}{}
 				l.crowds.Add(1)
@@ -30,7 +36,7 @@ func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 func (l *Ledger) dequeueLocked(w *waiter) {
 	for _, c := range w.claims {
 		c.share.claims.Remove(c.place)
-		c.account.closeShare(c.share)
+		l.closeShareLocked(c.account, c.share)
 		if c.account.waiting--; c.account.waiting == 0 {
 			delete(l.crowded, c.account)
 			l.crowds.Add(-1)
@@ -70,26 +76,46 @@ func (l *Ledger) pumpAccountLocked(now time.Time, a *account) {
 func (l *Ledger) nextLocked(now time.Time, a *account) *waiter {
 	var best *claim
 	for _, s := range a.shares {
-		front := s.claims.Front()
-		if front == nil {
+		if best != nil && s.flows > best.share.flows {
 			continue
 		}
-		c := front.Value.(*claim)
-		if best != nil && (s.flows > best.share.flows ||
-			s.flows == best.share.flows && !c.waiter.since.Before(best.waiter.since)) {
+		c := l.nextOfLocked(now, a, s)
+		if c == nil {
 			continue
 		}
-		for _, candidate := range c.waiter.candidates {
-			if l.roomLocked(now, &c.waiter.request, candidate, false) >= 0 {
-				best = c
-				break
-			}
+		if best != nil && s.flows == best.share.flows && !c.waiter.since.Before(best.waiter.since) {
+			continue
 		}
+		best = c
 	}
 	if best == nil {
 		return nil
 	}
 	return best.waiter
+}
+
+// nextOfLocked returns the claim of s on a that can have a port. In an account
+// of one destination that is the first or none. In one of all destinations, the
+// first may wait for a port of its own.
+func (l *Ledger) nextOfLocked(now time.Time, a *account, s *share) *claim {
+	var room room
+	var refused netip.AddrPort
+	for e := s.claims.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*claim)
+		if c.waiter.candidates[0].dst == refused {
+			continue
+		}
+		for _, candidate := range c.waiter.candidates {
+			if l.roomLocked(now, &c.waiter.request, candidate, false, &room); room.ports >= 0 {
+				return c
+			}
+		}
+		if a.key.Dest.IsValid() {
+			return nil
+		}
+		refused = c.waiter.candidates[0].dst
+	}
+	return nil
 }
 
 // waitersLocked returns everybody who waits for a.

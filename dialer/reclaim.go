@@ -25,12 +25,20 @@ func (l *Ledger) parked(f *flow) {
 	victims := l.revokedLocked(f)
 	for _, d := range f.debts() {
 		if d.account.waiting > 0 {
-			victims = l.reclaimLocked(now, d.account, victims)
+			l.lookSoonLocked(now, d.account)
 		}
 	}
 	l.armLocked(now)
 	l.mu.Unlock()
 	l.retire(victims)
+}
+
+// lookSoonLocked makes the timer look for flows to reclaim, which costs a look
+// at each, not before the first of them can be worth it.
+func (l *Ledger) lookSoonLocked(now time.Time, a *account) {
+	if due := now.Add(min(unfair, l.soonestHold())); a.reclaimAt.IsZero() || due.Before(a.reclaimAt) {
+		a.reclaimAt = due
+	}
 }
 
 // reclaimLocked adds to victims the parked flows of a that are to be ended for

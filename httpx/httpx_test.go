@@ -20,6 +20,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/stretchr/testify/require"
+
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/fauxnat"
@@ -48,9 +50,7 @@ func inLab(t *testing.T, ports int, f func(t *testing.T, lab *lab)) {
 		l.nat = &fauxnat.NAT{Path: path, Dial: l.net.DialContext}
 		l.ledger = &dialer.Ledger{Path: path, Ramp: -1}
 		ln, err := l.net.Listen(address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		l.server = httptest.NewUnstartedServer(http.HandlerFunc(l.handle))
 		l.server.Listener.Close()
 		l.server.Listener = ln
@@ -140,9 +140,7 @@ func TestInstallAloneNeedsNoMoreFlowsEither(t *testing.T) {
 	inLab(t, 16, func(t *testing.T, lab *lab) {
 		lab.server.Start()
 		tr := new(http.Transport)
-		if err := httpx.Install(tr, lab.dialer()); err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, httpx.Install(tr, lab.dialer()))
 		lab.herd(500, func(int) error { return lab.post(&http.Client{Transport: tr}, "http://20.1.2.3") })
 		if s := lab.nat.Stats(); s.Opened > 16 {
 			t.Errorf("%d flows for 500 requests", s.Opened)
@@ -214,9 +212,7 @@ func TestAWaitForAPortEndsWithTheRequest(t *testing.T) {
 		lab.server.Start()
 		c := httpx.NewClient(lab.dialer())
 		hog, err := lab.dialer().DialContext(t.Context(), "tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		req, _ := http.NewRequestWithContext(ctx, "GET", "http://20.1.2.3", nil)
@@ -279,9 +275,7 @@ func TestAnExchangeCancelledWhileItsAnswerIsDueEndsByReset(t *testing.T) {
 func TestInstallKeepsWhatTheTransportSays(t *testing.T) {
 	d := &dialer.Dialer{Ledger: &dialer.Ledger{Path: netpath.AzureAppService()}}
 	tr := &http.Transport{MaxConnsPerHost: 10, IdleConnTimeout: time.Minute, HTTP2: &http.HTTP2Config{SendPingTimeout: time.Second}}
-	if err := httpx.Install(tr, d); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, httpx.Install(tr, d))
 	if tr.MaxConnsPerHost != 10 || tr.MaxIdleConnsPerHost != 10 || tr.IdleConnTimeout != time.Minute || tr.HTTP2.SendPingTimeout != time.Second {
 		t.Errorf("got %d, %d, %v, %v", tr.MaxConnsPerHost, tr.MaxIdleConnsPerHost, tr.IdleConnTimeout, tr.HTTP2.SendPingTimeout)
 	}
@@ -293,9 +287,7 @@ func TestInstallKeepsWhatTheTransportSays(t *testing.T) {
 func TestInstallRetiresInTimeWhereProbesDoNotCount(t *testing.T) {
 	d := &dialer.Dialer{Ledger: new(dialer.Ledger), Beyond: []netpath.Profile{netpath.AWSALB()}}
 	tr := new(http.Transport)
-	if err := httpx.Install(tr, d); err != nil {
-		t.Fatal(err)
-	}
+	require.NoError(t, httpx.Install(tr, d))
 	if tr.IdleConnTimeout != 50*time.Second {
 		t.Errorf("idle for %v behind a load balancer of 60 s", tr.IdleConnTimeout)
 	}

@@ -3,7 +3,6 @@
 package budgettest
 
 import (
-	"fmt"
 	"net/netip"
 	"sync"
 	"testing"
@@ -171,7 +170,7 @@ func History(t *testing.T, b budget.Budget, limit int, program []byte) {
 				select {
 				case <-told:
 				default:
-					t.Fatal(fmt.Sprintf("step %d: a release after a failed take was not told", step))
+					t.Fatalf("step %d: a release after a failed take was not told", step)
 				}
 				denied = false
 			}

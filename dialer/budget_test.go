@@ -1,0 +1,200 @@
+package dialer_test
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/dialer/budget"
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+func TestABudgetBelowThePathsLimitMakesADialWait(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.ledger.Budget = budget.All(budget.PerKey(1), budget.PerKey(3))
+		lab.ledger.MaxWait = -1
+		d := lab.dialer()
+		c := lab.dial(d, server)
+		time.AfterFunc(time.Second, func() { c.Close() })
+		start := time.Now()
+		lab.dial(d, server).Close()
+		if took := waited(start); took != 241*time.Second+margin {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+func TestABudgetThatGrowsWakesTheWaiters(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		limit := budget.PerKey(1)
+		lab.ledger.Budget = limit
+		d := lab.dialer()
+		defer lab.dial(d, server).Close()
+		time.AfterFunc(time.Second, func() { limit.SetLimit(4) })
+		start := time.Now()
+		var wg sync.WaitGroup
+		for range 3 {
+			wg.Go(func() {
+				c, err := d.DialContext(t.Context(), "tcp", server)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if took := waited(start); took != time.Second {
+					t.Errorf("after %v", took)
+				}
+				c.Close()
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestABudgetsRefusalIsAnErrBudget(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.ledger.Budget = budget.PerKey(0)
+		lab.ledger.MaxWait = time.Second
+		_, err := lab.dialer().DialContext(t.Context(), "tcp", server)
+		if !errors.Is(err, dialer.ErrBudget) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestIfTheBudgetRefusesOneAddressAnotherIsTaken(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(first, second)
+		lab.ledger.Budget = budget.PerKey(1)
+		d := lab.named(first, second)
+		a, b := lab.dial(d, name), lab.dial(d, name)
+		if a.RemoteAddr().String() == b.RemoteAddr().String() {
+			t.Errorf("both on %v", a.RemoteAddr())
+		}
+		a.Close()
+		b.Close()
+	})
+}
+
+func TestTwoLedgersOnOneBudgetLoseNoWakeUp(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		shared := budget.PerKey(5)
+		lab.ledger.Budget, lab.ledger.MaxWait = shared, -1
+		twin := &dialer.Ledger{Path: lab.ledger.Path, Budget: shared, MaxWait: -1, Ramp: -1}
+		var wg sync.WaitGroup
+		start := time.Now()
+		for i := range 40 {
+			d := lab.dialer()
+			if i%2 == 1 {
+				d.Ledger = twin
+			}
+			wg.Go(func() {
+				c, err := d.DialContext(t.Context(), "tcp", server)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c.Close()
+			})
+		}
+		wg.Wait()
+		if took := waited(start); took != 7*(240*time.Second+margin) { // 8 rounds of 5
+			t.Errorf("40 dials took %v", took)
+		}
+		if peak := lab.nat.Stats().Peak; peak != 5 {
+			t.Errorf("%d ports at most", peak)
+		}
+		time.Sleep(time.Hour)
+		if as := twin.Accounts(); len(as) > 0 {
+			t.Errorf("the twin left %v", as)
+		}
+	})
+}
+
+func TestShadowDoesNotAskTheBudgetForLeave(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.ledger.Budget, lab.ledger.Shadow = budget.PerKey(1), true
+		d := lab.dialer()
+		for range 3 {
+			defer lab.dial(d, server).Close()
+		}
+	})
+}
+
+// A recall is a budget that allows everything and can ask for all of it back.
+type recall struct {
+	mu     sync.Mutex // guards notify
+	notify []chan<- struct{}
+
+	revoked atomic.Bool
+	out     atomic.Int32
+}
+
+func (r *recall) Take(netpath.Key) (budget.Grant, bool) {
+	r.out.Add(1)
+	return &recalled{budget: r}, true
+}
+
+func (r *recall) Notify(c chan<- struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notify = append(r.notify, c)
+}
+
+func (r *recall) revoke() {
+	r.revoked.Store(true)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.notify {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+type recalled struct {
+	budget *recall
+	once   sync.Once
+}
+
+func (g *recalled) Release()      { g.once.Do(func() { g.budget.out.Add(-1) }) }
+func (g *recalled) Revoked() bool { return g.budget.revoked.Load() }
+
+func TestARevokedGrantRetiresAParkedFlowAtOnce(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		shared := new(recall)
+		lab.ledger.Budget = shared
+		d := lab.dialer()
+		parked, busy := lab.dial(d, server), lab.dial(d, server)
+		park(t, parked)
+		shared.revoke()
+		synctest.Wait()
+		if !parked.Closed() {
+			t.Error("the parked flow is still open")
+		}
+		if _, err := parked.Unpark(); !errors.Is(err, keepalive.ErrRetired) {
+			t.Errorf("Unpark: %v", err)
+		}
+		if busy.Closed() {
+			t.Error("the busy flow was ended")
+		}
+		park(t, busy)
+		if !busy.Closed() {
+			t.Error("the busy flow is still open after it was parked")
+		}
+		time.Sleep(time.Hour)
+		if n := shared.out.Load(); n != 0 {
+			t.Errorf("%d grants are still out", n)
+		}
+	})
+}

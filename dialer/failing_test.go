@@ -1,0 +1,224 @@
+package dialer_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+)
+
+func TestAHerdIntoARefusingServerMakesFewSYNs(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		lab.net.Latency = 5 * time.Millisecond
+		var wg sync.WaitGroup
+		var refused atomic.Int32
+		for range 1000 {
+			wg.Go(func() {
+				_, err := d.DialContext(t.Context(), "tcp", server)
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					refused.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if n := refused.Load(); n != 1000 {
+			t.Errorf("%d were told that they are refused", n)
+		}
+		if opened := lab.nat.Stats().Opened; opened > 20 {
+			t.Errorf("%d SYNs", opened)
+		}
+	})
+}
+
+func TestAFailingAddressIsTriedByOneDialAtATime(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.net.BlackHole(server)
+		d := lab.dialer()
+		d.Timeout = time.Second
+		dial := func() error {
+			c, err := d.DialContext(t.Context(), "tcp", server)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}
+		if dial() == nil {
+			t.Fatal("connected through a black hole")
+		}
+		var wg sync.WaitGroup
+		var timeouts atomic.Int32
+		for range 50 {
+			wg.Go(func() {
+				start := time.Now()
+				err := dial()
+				if timeout, ok := err.(*dialer.DialError); !ok || !timeout.Timeout() || errors.Is(err, dialer.ErrBudget) {
+					t.Errorf("got %v", err)
+				}
+				if took := waited(start); took > time.Second+100*time.Millisecond {
+					t.Errorf("after %v", took)
+				}
+				timeouts.Add(1)
+			})
+		}
+		time.Sleep(100 * time.Millisecond) // the first wait is at most that
+		synctest.Wait()
+		if a := lab.account(server); a.Dialing != 1 || a.Waiting != 49 {
+			t.Errorf("got %v", a)
+		}
+		wg.Wait()
+		if n := timeouts.Load(); n != 50 {
+			t.Errorf("%d shared the trial's error", n)
+		}
+		if opened := lab.nat.Stats().Opened; opened != 2 {
+			t.Errorf("%d SYNs", opened)
+		}
+	})
+}
+
+func TestAFirstSuccessEndsTheBackoff(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		lab.ledger.MaxWait = -1
+		for range 6 { // until the waits are long
+			if _, err := d.DialContext(t.Context(), "tcp", server); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Fatal(err)
+			}
+		}
+		lab.serve(server)
+		lab.dial(d, server).Close()
+		start := time.Now()
+		for range 30 {
+			defer lab.dial(d, server).Close()
+		}
+		if took := waited(start); took != 0 {
+			t.Errorf("after the first success, the others took %v", took)
+		}
+	})
+}
+
+func TestImpatienceIsNoFailureOfTheAddress(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.net.Latency = 15 * time.Millisecond // 30 ms for a handshake
+		d := lab.dialer()
+		for range 5 {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			_, err := d.DialContext(ctx, "tcp", server)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		start := time.Now()
+		lab.dial(d, server).Close()
+		if took := waited(start); took != 30*time.Millisecond {
+			t.Errorf("a patient dial took %v", took)
+		}
+	})
+}
+
+func TestADialThatIsGivenUpMakesWayForTheNext(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.net.BlackHole(server)
+		d := lab.dialer()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		var wg sync.WaitGroup
+		for range 16 { // all that may be under way
+			wg.Go(func() { d.DialContext(ctx, "tcp", server) })
+		}
+		synctest.Wait()
+		start := time.Now()
+		for range 5 {
+			wg.Go(func() {
+				c, err := d.DialContext(t.Context(), "tcp", server)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if took := waited(start); took > time.Second {
+					t.Errorf("connected after %v", took)
+				}
+				c.Close()
+			})
+		}
+		time.Sleep(500 * time.Millisecond)
+		lab.net.Heal(server)
+		wg.Wait()
+	})
+}
+
+func TestWhoWaitsForAPortToAFailingAddressDoesNotSpin(t *testing.T) {
+	inLab(t, 1, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		if _, err := d.DialContext(t.Context(), "tcp", server); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second) // the backoff is over, the port is still held
+		lab.serve(server)
+		start := time.Now()
+		lab.dial(d, server).Close()
+		if took := waited(start); took != 14*time.Second+margin {
+			t.Errorf("after %v", took)
+		}
+	})
+}
+
+func TestAFailureIsForgotten(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		if _, err := lab.dialer().DialContext(t.Context(), "tcp", server); err == nil {
+			t.Fatal("connected to nobody")
+		}
+		time.Sleep(16 * time.Second) // its hold, and the longest wait
+		if accounts, _, failing, _ := lab.ledger.Remembers(); accounts != 0 || failing != 0 {
+			t.Errorf("%d accounts and %d failures are remembered", accounts, failing)
+		}
+	})
+}
+
+func TestATrialThatIsGivenUpLeavesTheNextToAnother(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.net.BlackHole(server)
+		d := lab.dialer()
+		d.Timeout = 2 * time.Second
+		if _, err := d.DialContext(t.Context(), "tcp", server); err == nil {
+			t.Fatal("connected through a black hole")
+		}
+		time.Sleep(100 * time.Millisecond)
+		ctx, cancel := context.WithCancel(t.Context())
+		trial := make(chan error)
+		go func() {
+			_, err := d.DialContext(ctx, "tcp", server)
+			trial <- err
+		}()
+		synctest.Wait()
+		got := make(chan error)
+		go func() {
+			c, err := d.DialContext(t.Context(), "tcp", server)
+			if err == nil {
+				c.Close()
+			}
+			got <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-trial; !errors.Is(err, context.Canceled) {
+			t.Errorf("the trial: %v", err)
+		}
+		lab.net.Heal(server)
+		start := time.Now()
+		if err := <-got; err != nil || waited(start) != 0 {
+			t.Errorf("the next: %v after %v", err, waited(start))
+		}
+	})
+}
