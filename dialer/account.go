@@ -151,17 +151,19 @@ func (a *account) closeShare(s *share) (closed bool) {
 	return false
 }
 
-// reserve is how many ports are kept for control connections and for owners
-// that hold none yet.
-func (a *account) reserve() int {
+// reserve is how many ports of a limit are kept for control connections and for
+// owners that hold none yet.
+func reserve(limit, owners int) int {
 	switch {
-	case a.limit < smallAccount:
+	case limit < smallAccount:
 		return 0
-	case len(a.shares) < 2:
+	case owners < 2:
 		return 1
 	}
-	return max(1, a.limit/20)
+	return max(1, limit/20)
 }
+
+func (a *account) reserve() int { return reserve(a.limit, len(a.shares)) }
 
 // full reports whether an owner with that many flows may not have another.
 func (a *account) full(limit, flows int, control bool) bool {

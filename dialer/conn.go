@@ -2,7 +2,6 @@ package dialer
 
 import (
 	"net"
-	"syscall"
 
 	"github.com/natwise/natwise/keepalive"
 )
@@ -31,17 +30,6 @@ func Unwrap(c net.Conn) (*Conn, bool) {
 			return nil, false
 		}
 	}
-}
-
-// SyscallConn gives access to the socket. It hides that there is a *net.TCPConn
-// below: os.File.WriteTo would send to that one directly, past BytesWritten and
-// past ErrRetired. By ReadFrom it is sendfile all the same.
-func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	raw, err := c.Conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return struct{ syscall.RawConn }{raw}, nil
 }
 
 // Park ends turn t, as keepalive.Conn.Park does, and offers the port to whoever

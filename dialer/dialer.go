@@ -362,6 +362,17 @@ func (d *Dialer) Path() netpath.Profile {
 	return path.Effective()
 }
 
+// MaxConns is how many connections to one address a single owner may have, for
+// the size of a pool: the path's limit less the port that is kept for
+// newcomers. netpath.None: there is no limit.
+func (d *Dialer) MaxConns() int {
+	limit := d.ledger().Path.Limit(netpath.Destination)
+	if limit == netpath.None {
+		return netpath.None
+	}
+	return limit - reserve(limit, 1)
+}
+
 // plan is what the flow's path asks for, with the user's own fields over it.
 func (d *Dialer) plan(f *flow) keepalive.Plan {
 	plan := d.Plan.Over(keepalive.For(d.Path()))
@@ -391,18 +402,10 @@ func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.
 // dialEnding says what a failed connect leaves at the NAT: nothing, if the SYN
 // was never sent.
 func dialEnding(err error) (how keepalive.How, sent bool) {
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	if isRefused(err) {
 		return keepalive.Refused, true
 	}
-	for _, local := range []syscall.Errno{
-		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.EACCES,
-		syscall.EPERM, syscall.EINVAL, syscall.EAFNOSUPPORT, syscall.ENOBUFS,
-	} {
-		if errors.Is(err, local) {
-			return 0, false
-		}
-	}
-	return keepalive.Unanswered, true
+	return keepalive.Unanswered, !isLocal(err)
 }
 
 // conclusive reports whether a failed connect says something about the address

@@ -27,7 +27,7 @@ func ExampleInstall() {
 		fmt.Println(err)
 	}
 	fmt.Println(tr.MaxConnsPerHost, "connections a host, kept when idle:", tr.MaxIdleConnsPerHost)
-	// Output: 128 connections a host, kept when idle: 128
+	// Output: 127 connections a host, kept when idle: 127
 }
 
 func ExampleWrap() {

@@ -40,7 +40,7 @@ func NewClient(d *dialer.Dialer) *http.Client {
 }
 
 // Install makes tr take its connections from d; nil: a zero Dialer. It replaces
-// DialContext, sets MaxConnsPerHost to the path's limit and keeps idle
+// DialContext, sets MaxConnsPerHost to d.MaxConns and keeps idle
 // connections up to it, as far as tr does not say otherwise, pings silent
 // HTTP/2 connections, and shortens IdleConnTimeout where the path would forget
 // an idle connection in spite of keepalive probes. Call it before the first
@@ -66,7 +66,7 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 		tr.ForceAttemptHTTP2 = true // net/http would have, but for our DialContext
 	}
 	tr.DialContext = dialFor(tr, d)
-	limitIdle(tr, path)
+	limitIdle(tr, d.MaxConns())
 
 	plan := d.Plan.Over(keepalive.For(path))
 	if keptByProbes := path.Counts == netpath.Segments && plan.Idle > 0 && !path.Freezes; !keptByProbes {
@@ -82,8 +82,7 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 
 // limitIdle bounds connections by the path's limit and closes none for being
 // idle below it.
-func limitIdle(tr *http.Transport, path netpath.Profile) {
-	limit := path.Limit(netpath.Destination)
+func limitIdle(tr *http.Transport, limit int) {
 	if limit == netpath.None {
 		limit = maxIdle
 	} else if tr.MaxConnsPerHost == 0 || tr.MaxConnsPerHost > limit {

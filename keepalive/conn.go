@@ -198,13 +198,20 @@ func (c *Conn) CloseWrite() error {
 	return cw.CloseWrite()
 }
 
-// SyscallConn gives access to the socket, for options and for looking at it.
+// SyscallConn gives access to the socket, for options and for looking at it. It
+// hides that there is a *net.TCPConn below: os.File.WriteTo would send to that
+// one directly, past BytesWritten and past ErrRetired. By ReadFrom it is
+// sendfile all the same.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	sc, ok := c.l.Conn.(syscall.Conn)
 	if !ok {
 		return nil, errors.ErrUnsupported
 	}
-	return sc.SyscallConn()
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return struct{ syscall.RawConn }{raw}, nil
 }
 
 func (c *Conn) LocalAddr() net.Addr                { return c.l.LocalAddr() }

@@ -39,7 +39,7 @@ var mains = []string{"examples/", "internal/natlab/"}
 var borrowed = map[string][]string{
 	"github.com/cenkalti/backoff/v4": {"internal/retry"},
 	"golang.org/x/sys/unix":          {"keepalive", "internal/natlab"},
-	"golang.org/x/sys/windows":       {"keepalive"},
+	"golang.org/x/sys/windows":       {"keepalive", "dialer"},
 }
 
 // A listed package is what "go list -json" says of it.
