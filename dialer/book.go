@@ -1,0 +1,201 @@
+package dialer
+
+import (
+	"time"
+
+	"github.com/natwise/natwise/dialer/budget"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// accountsOf returns the accounts that a flow to c owes, opened where they are
+// not.
+func (l *Ledger) accountsOf(c candidate) []*account {
+	accounts := make([]*account, len(c.owes))
+	for i, k := range c.owes {
+		if accounts[i] = l.accounts[k]; accounts[i] == nil {
+			accounts[i] = l.openLocked(k)
+		}
+	}
+	return accounts
+}
+
+// openLocked opens the account of k, which has none.
+func (l *Ledger) openLocked(k netpath.Key) *account {
+	a := l.spareAccount
+	if l.spareAccount = nil; a == nil {
+		a = new(account)
+	}
+	a.key, a.limit = k, l.limit[k.Scope()]
+	l.accounts[k] = a
+	l.widest = max(l.widest, len(l.accounts))
+	return a
+}
+
+// shareLocked returns o's share of a, opened if it is not.
+func (l *Ledger) shareLocked(a *account, o owner) *share {
+	s := a.share(o)
+	if s == nil {
+		if s, l.spareShare = l.spareShare, nil; s == nil {
+			s = new(share)
+		}
+		*s = share{owner: o}
+		a.shares = append(a.shares, s)
+	}
+	return s
+}
+
+// closeShareLocked forgets s if nothing is in it.
+func (l *Ledger) closeShareLocked(a *account, s *share) {
+	if a.closeShare(s) {
+		l.spareShare = s
+	}
+}
+
+// forgetLocked drops an empty account, and from time to time the map, which
+// would keep the memory of its largest day.
+func (l *Ledger) forgetLocked(a *account) {
+	if !a.empty() || l.accounts[a.key] != a {
+		return
+	}
+	delete(l.accounts, a.key)
+	*a = account{shares: a.shares[:0]}
+	l.spareAccount = a
+	if l.widest > 1024 && len(l.accounts) < l.widest/4 {
+		fresh := make(map[netpath.Key]*account, len(l.accounts))
+		for k, a := range l.accounts {
+			fresh[k] = a
+		}
+		l.accounts, l.widest = fresh, len(fresh)
+	}
+}
+
+// bookLocked books a flow for the candidate with the most room, if any has
+// some. A new dial does not pass those who wait: only the queue asks with
+// fresh false.
+func (l *Ledger) bookLocked(now time.Time, r *request, fresh bool) (*flow, int) {
+	if len(r.candidates) > 1 {
+		return l.bookBestLocked(now, r, fresh)
+	}
+	var room room
+	if l.roomLocked(now, r, r.candidates[0], fresh, &room); room.ports < 0 {
+		return nil, 0
+	}
+	return l.openFlowLocked(now, r, r.candidates[0], &room), 0
+}
+
+func (l *Ledger) bookBestLocked(now time.Time, r *request, fresh bool) (*flow, int) {
+	best, most := -1, -1
+	var rooms [2]room // the best one, and the next to be looked at
+	found, look := &rooms[0], &rooms[1]
+	for i, c := range r.candidates {
+		l.roomLocked(now, r, c, fresh, look)
+		if look.ports > most && (best < 0 || sameFamily(c, r.candidates[best])) {
+			best, most = i, look.ports
+			found, look = look, found
+		}
+	}
+	if best < 0 {
+		return nil, 0
+	}
+	if f := l.openFlowLocked(now, r, r.candidates[best], found); f != nil {
+		return f, best
+	}
+	for i, c := range r.candidates { // the Budget refuses the best
+		if l.roomLocked(now, r, c, fresh, look); i != best && look.ports >= 0 {
+			if f := l.openFlowLocked(now, r, c, look); f != nil {
+				return f, i
+			}
+		}
+	}
+	return nil, 0
+}
+
+func sameFamily(a, b candidate) bool { return a.dst.Addr().Is4() == b.dst.Addr().Is4() }
+
+const unlimited = 1 << 30
+
+// A room is what one candidate has left.
+type room struct {
+	ports    int               // negative: it may not have one
+	accounts [maxKeys]*account // that the candidate owes; nil: not open
+}
+
+// roomLocked finds out how many ports candidate c has left for r.
+func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, room *room) {
+	room.ports = unlimited
+	for i, k := range c.owes {
+		a := l.accounts[k]
+		room.accounts[i] = a
+		if a == nil {
+			if n := l.limit[k.Scope()]; n != netpath.None {
+				room.ports = min(room.ports, n)
+			}
+			continue
+		}
+		if i == 0 && a.failing != nil && !a.failing.mayTry(now) {
+			room.ports = -1
+			return
+		}
+		flows := 0
+		if s := a.share(r.owner); s != nil {
+			flows = s.flows
+		}
+		limit := l.rampedLocked(now, a)
+		if !l.Shadow && (a.full(limit, flows, r.control) || fresh && a.waiting > 0 && flows > 0 && !r.control) {
+			room.ports = -1
+			return
+		}
+		if a.limit != netpath.None {
+			room.ports = min(room.ports, max(0, limit-a.total))
+		}
+	}
+}
+
+// openFlowLocked books a flow on every account of c, which has room, or on none
+// if the Budget refuses.
+func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *room) *flow {
+	var grants []budget.Grant
+	if l.Budget != nil {
+		for _, k := range c.owes {
+			g, ok := l.Budget.Take(k)
+			if !ok && !l.Shadow {
+				for _, g := range grants {
+					g.Release()
+				}
+				return nil
+			}
+			if ok {
+				grants = append(grants, g)
+			}
+		}
+	}
+	f := l.spareFlow
+	if l.spareFlow = nil; f == nil {
+		f = new(flow)
+	}
+	*f = flow{owes: len(c.owes), grants: grants, remote: c.dst}
+	if l.began.IsZero() {
+		l.began = now
+	}
+	for i, k := range c.owes {
+		a := room.accounts[i]
+		if a == nil {
+			a = l.openLocked(k)
+		}
+		s := l.shareLocked(a, r.owner)
+		f.at[i] = debt{a, s}
+		if a.limit != netpath.None && a.total >= a.limit {
+			a.exceeded++
+		}
+		a.total++
+		a.asked++
+		s.flows++
+		if i == 0 {
+			a.live.push(f)
+			if a.failing != nil {
+				a.failing.trying, f.trial = true, true
+			}
+		}
+	}
+	return f
+}
