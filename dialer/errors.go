@@ -35,7 +35,13 @@ type DialError struct {
 }
 
 func (e *DialError) Error() string {
-	return "dial " + e.Network + " " + e.Address + ": " + e.Err.Error()
+	what := e.Err.Error()
+	if op, ok := e.Err.(*net.OpError); ok && op.Op == "dial" { // says again what we say
+		if what = op.Err.Error(); op.Addr != nil && op.Addr.String() != e.Address {
+			what = op.Addr.String() + ": " + what
+		}
+	}
+	return "dial " + e.Network + " " + e.Address + ": " + what
 }
 
 func (e *DialError) Unwrap() error     { return e.Err }

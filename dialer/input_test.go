@@ -357,3 +357,15 @@ func TestAWaiterWhoGivesUpPassesTheGrantOn(t *testing.T) {
 		}
 	})
 }
+
+func TestAnErrorSaysWhereItDialedOnce(t *testing.T) {
+	op := &net.OpError{Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(20, 1, 2, 3), Port: 80}, Err: syscall.ECONNREFUSED}
+	for address, want := range map[string]string{
+		"20.1.2.3:80":    "dial tcp 20.1.2.3:80: connection refused",
+		"api.example:80": "dial tcp api.example:80: 20.1.2.3:80: connection refused",
+	} {
+		if got := (&dialer.DialError{Network: "tcp", Address: address, Err: op}).Error(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
