@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net/netip"
@@ -25,29 +24,19 @@ func main() {
 
 // run returns the exit status: 0 if all bounds were kept, 2 for bad arguments.
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("fidelity", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	asJSON := flags.Bool("json", false, "print one JSON object for each scenario and nothing else")
-	only := flags.String("only", "", "run one `scenario`")
-	full := flags.Bool("full", false, "longer scenarios")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
+	o, status, ok := work.ParseOptions("fidelity", args, stderr)
+	if !ok {
+		return status
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "fidelity: unexpected argument %q\n", flags.Arg(0))
-		return 2
-	}
-	runs, err := choose(all(*full), *only)
+	runs, err := choose(all(o.Full), o.Only)
 	if err != nil {
 		fmt.Fprintln(stderr, "fidelity:", err)
 		return 2
 	}
-	ok := true
+	ok = true
 	for _, r := range perform(runs) {
 		ok = ok && r.Status == "ok"
-		if !*asJSON {
+		if !o.JSON {
 			r.print(stdout)
 		} else if err := json.NewEncoder(stdout).Encode(r); err != nil {
 			fmt.Fprintln(stderr, "fidelity:", err)

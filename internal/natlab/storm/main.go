@@ -2,8 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -21,33 +19,23 @@ func main() {
 
 // run returns the exit status: 0 if all bounds were kept, 2 for bad arguments.
 func run(args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("storm", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	asJSON := flags.Bool("json", false, "print one JSON object for each scenario and nothing else")
-	only := flags.String("only", "", "run one `scenario`")
-	full := flags.Bool("full", false, "ten pairs of runs for each ratio, and longer scenarios")
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
+	o, status, ok := work.ParseOptions("storm", args, stderr)
+	if !ok {
+		return status
 	}
-	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "storm: unexpected argument %q\n", flags.Arg(0))
-		return 2
-	}
-	scenarios, err := choose(work.Scenarios(*full), *only)
+	scenarios, err := choose(work.Scenarios(o.Full), o.Only)
 	if err != nil {
 		fmt.Fprintln(stderr, "storm:", err)
 		return 2
 	}
 	t := &theatre{pairs: 3, progress: stderr}
-	if *full {
+	if o.Full {
 		t.pairs = 10
 	}
-	ok := true
+	ok = true
 	for _, r := range t.all(scenarios) {
 		ok = ok && r.Status == statusOK
-		if *asJSON {
+		if o.JSON {
 			if err := json.NewEncoder(stdout).Encode(r); err != nil {
 				fmt.Fprintln(stderr, "storm:", err)
 				return 1
