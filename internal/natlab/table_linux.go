@@ -52,7 +52,8 @@ type table struct {
 	seq    uint32
 	req    []byte
 	buf    []byte
-	names  []flowName // of the flows just listed
+	names  []flowName // of the flows just listed, in order
+	listed map[flowName]bool
 	states map[flowName]State
 }
 
@@ -62,7 +63,7 @@ func openTable(forgets bool) (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("natlab: netlink: %w", err)
 	}
-	t := &table{forgets: forgets, fd: fd, buf: make([]byte, 64<<10), states: make(map[flowName]State)}
+	t := &table{forgets: forgets, fd: fd, buf: make([]byte, 64<<10), states: make(map[flowName]State), listed: make(map[flowName]bool)}
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &answerTimeout); err != nil {
 		return nil, errors.Join(fmt.Errorf("natlab: netlink: %w", err), t.close())
 	}
@@ -81,7 +82,7 @@ func (t *table) close() error {
 
 // Flows appends to into the flows that hold a port, and returns the extended
 // slice. One answer of the kernel has room for about 400 flows; of an account
-// that is larger a flow may be missed or told twice while others come and go.
+// that is larger a flow may be missed while others come and go.
 func (l *Lab) Flows(into []Flow) ([]Flow, error) {
 	t := l.table
 	t.mu.Lock()
@@ -97,8 +98,13 @@ func (l *Lab) Flows(into []Flow) ([]Flow, error) {
 func (t *table) flowsLocked(into []Flow, accounts []account) ([]Flow, error) {
 	flows := into
 	t.names = t.names[:0]
+	clear(t.listed)
 	for i := range accounts {
 		err := t.listLocked(accounts[i].ports, func(name flowName, left time.Duration) {
+			if t.listed[name] {
+				return // the kernel lists a flow twice while it resizes the set
+			}
+			t.listed[name] = true
 			t.names = append(t.names, name)
 			flows = append(flows, Flow{Source: name.source(), Dest: accounts[i].dest, Left: left})
 		})
