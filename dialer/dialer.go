@@ -3,8 +3,10 @@ package dialer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -76,9 +78,12 @@ const (
 )
 
 // WithOwner names, for fairness, whom the connections dialed with the context
-// belong to, instead of the Dialer and the host name. It must be comparable: a
-// pool passes its own pointer.
+// belong to, instead of the Dialer and the host name: a pool passes its own
+// pointer. It panics if owner cannot be compared.
 func WithOwner(ctx context.Context, owner any) context.Context {
+	if !reflect.ValueOf(owner).Comparable() {
+		panic(fmt.Sprintf("dialer: owner of type %T is not comparable", owner))
+	}
 	return context.WithValue(ctx, ownerKey, owner)
 }
 
@@ -105,7 +110,8 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 }
 
 // Reserve is the first phase of DialContext: it returns when there is a port.
-// Nothing is sent. Dial it or Release it. The error is a *DialError.
+// Nothing is sent. Dial it or Release it soon: it counts as one of the 16 dials
+// that an account with a limit may have under way. The error is a *DialError.
 func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reservation, error) {
 	t, err := d.target(ctx, network, address)
 	if err != nil {
@@ -310,7 +316,7 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 		if !sent {
 			l.drop(f)
 		} else {
-			l.failed(f, how, err, conclusive(ctx, took))
+			l.failed(f, how, err, conclusive(ctx, err, took))
 		}
 		d.observe(Event{Kind: Failed, Host: t.address, Remote: c.dst, Took: took, Err: err})
 		return nil, err
@@ -409,10 +415,10 @@ func dialEnding(err error) (how keepalive.How, sent bool) {
 }
 
 // conclusive reports whether a failed connect says something about the address
-// and not only about the caller's patience. The first SYN is repeated after
-// 1 s: who waited for less does not know.
-func conclusive(ctx context.Context, took time.Duration) bool {
-	return ctx.Err() == nil || took >= time.Second
+// and not only about the patience of whoever asked. The first SYN is repeated
+// after 1 s: who waited for less does not know.
+func conclusive(ctx context.Context, err error, took time.Duration) bool {
+	return took >= time.Second || ctx.Err() == nil && !timeout(err)
 }
 
 func (d *Dialer) ledger() *Ledger {

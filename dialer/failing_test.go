@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 func TestAHerdIntoARefusingServerMakesFewSYNs(t *testing.T) {
@@ -221,4 +222,64 @@ func TestATrialThatIsGivenUpLeavesTheNextToAnother(t *testing.T) {
 			t.Errorf("the next: %v after %v", err, waited(start))
 		}
 	})
+}
+
+func TestWhoWaitsForATrialIsWokenWhereNothingIsHeld(t *testing.T) {
+	path := azure(1)
+	path.Hold.RST = netpath.None
+	onPath(t, path, func(t *testing.T, lab *lab) {
+		lab.net.Latency = time.Second
+		lab.serve("20.0.0.2:80")
+		d := lab.dialer()
+		d.Resolver = names{"both.example": addrs("20.0.0.1", "20.0.0.2")}
+		hog := lab.dial(lab.dialer(), "20.0.0.2:80")
+		d.DialContext(t.Context(), "tcp", "20.0.0.1:80") // refused: the address fails from now on
+		time.Sleep(time.Second)
+		trial := make(chan error, 1)
+		go func() {
+			_, err := lab.dialer().DialContext(t.Context(), "tcp", "20.0.0.1:80")
+			trial <- err
+		}()
+		synctest.Wait()
+		got := make(chan *dialer.Conn)
+		go func() { got <- lab.dial(d, "both.example:80") }()
+		if err := <-trial; err == nil {
+			t.Fatal("the trial went through")
+		}
+		lab.serve("20.0.0.1:80")
+		start := time.Now()
+		c := <-got
+		if took := waited(start); took > 5*time.Second {
+			t.Errorf("tried again after %v", took)
+		}
+		c.Close()
+		hog.Close()
+	})
+}
+
+func TestAShortTimeoutSaysNothingAboutTheAddress(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.net.BlackHole(server)
+		hasty := lab.dialer()
+		hasty.Timeout = 50 * time.Millisecond
+		if _, err := hasty.DialContext(t.Context(), "tcp", server); err == nil {
+			t.Fatal("connected through a black hole")
+		}
+		lab.net.Heal(server)
+		start := time.Now()
+		lab.dial(lab.dialer(), server).Close()
+		if took := waited(start); took != 0 {
+			t.Errorf("another's dial had to wait %v", took)
+		}
+	})
+}
+
+func TestAnOwnerThatCannotBeComparedIsTheCallersBug(t *testing.T) {
+	defer func() {
+		if got, want := recover(), "dialer: owner of type []int is not comparable"; got != want {
+			t.Errorf("panic %v, want %q", got, want)
+		}
+	}()
+	dialer.WithOwner(t.Context(), []int{1})
 }

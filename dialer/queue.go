@@ -48,10 +48,15 @@ func (l *Ledger) dequeueLocked(w *waiter) {
 
 // pumpLocked lets those who wait for any of these accounts have what is free.
 func (l *Ledger) pumpLocked(now time.Time, debts []debt) {
+	crowded := false
 	for _, d := range debts {
 		if d.account.waiting > 0 {
+			crowded = true
 			l.pumpAccountLocked(now, d.account)
 		}
+	}
+	if crowded {
+		l.armLocked(now) // for those who still wait, of a trial for instance
 	}
 }
 

@@ -36,7 +36,7 @@ func (l *Ledger) parked(f *flow) {
 // lookSoonLocked makes the timer look for flows to reclaim, which costs a look
 // at each, not before the first of them can be worth it.
 func (l *Ledger) lookSoonLocked(now time.Time, a *account) {
-	if due := now.Add(min(unfair, l.soonestHold())); a.reclaimAt.IsZero() || due.Before(a.reclaimAt) {
+	if due := now.Add(unfair); a.reclaimAt.IsZero() || due.Before(a.reclaimAt) {
 		a.reclaimAt = due
 	}
 }
@@ -98,10 +98,10 @@ func (l *Ledger) longestIdleLocked(now time.Time, a *account) (best victim) {
 		if !ok || best.flow != nil && !parked.Before(since) {
 			return
 		}
-		patience := l.soonestHold()
+		patience := max(unfair, l.soonestHold())
 		switch {
 		case s.flows-s.reclaiming >= poorest+2:
-			patience = min(unfair, patience)
+			patience = unfair
 		case poorest == 0:
 			patience = min(starving, patience)
 		}
@@ -180,11 +180,16 @@ func (l *Ledger) retire(victims []victim) {
 		}
 		if v.why != nil { // its owner was faster
 			l.mu.Lock()
+			now := time.Now()
 			v.flow.reclaimed = false
 			for _, d := range v.flow.debts() {
 				d.account.reclaiming--
 				d.share.reclaiming--
+				if d.account.waiting > 0 {
+					l.lookSoonLocked(now, d.account)
+				}
 			}
+			l.armLocked(now)
 			l.mu.Unlock()
 		}
 	}

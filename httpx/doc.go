@@ -25,5 +25,8 @@
 // name with four addresses may use the ports of one.
 //
 // httpx retries nothing on its own: net/http repeats a request only if nothing
-// of it was written, or if it is idempotent and its kept connection had died.
+// of it was written, or if it is idempotent and its kept connection had died. In
+// both cases it must have no body, or one that can be had again (GetBody): an
+// upload that streams fails where its connection was retired at that very
+// moment, and dialer.SafeToRetry says so as far as net/http keeps the error.
 package httpx

@@ -339,3 +339,37 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(status)
 }
+
+func TestInstallLeavesIdleLimitsThatSomebodyChose(t *testing.T) {
+	tr := &http.Transport{MaxIdleConns: 50, MaxIdleConnsPerHost: 5}
+	require.NoError(t, httpx.Install(tr, &dialer.Dialer{Ledger: new(dialer.Ledger)}))
+	if tr.MaxIdleConns != 50 || tr.MaxIdleConnsPerHost != 5 {
+		t.Errorf("got %d and %d a host", tr.MaxIdleConns, tr.MaxIdleConnsPerHost)
+	}
+	clone := http.DefaultTransport.(*http.Transport).Clone()
+	require.NoError(t, httpx.Install(clone, &dialer.Dialer{Ledger: new(dialer.Ledger)}))
+	if clone.MaxIdleConns != 0 || clone.MaxIdleConnsPerHost != 256 {
+		t.Errorf("of a clone: %d and %d a host", clone.MaxIdleConns, clone.MaxIdleConnsPerHost)
+	}
+}
+
+func TestConnectionsAreNotTakenAtOnceWhereAResetCostsNothing(t *testing.T) {
+	inLab(t, 20, func(t *testing.T, lab *lab) {
+		lab.ledger.Path.Hold.RST = netpath.None
+		lab.nat.Path.Hold.RST = netpath.None
+		lab.server.Start()
+		var cs []*http.Client
+		for range 4 {
+			cs = append(cs, httpx.NewClient(lab.dialer()))
+		}
+		lab.herd(1000, func(i int) error {
+			// A body that streams: net/http cannot repeat it.
+			resp, err := cs[i%4].Post("http://api.example", "text/plain", io.LimitReader(strings.NewReader("hello"), 5))
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+			}
+			return err
+		})
+	})
+}

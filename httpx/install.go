@@ -22,6 +22,10 @@ const (
 	// no limit.
 	maxIdle = 256
 
+	// defaultMaxIdle is what http.DefaultTransport and its clones keep for all
+	// hosts together: fewer than the ports to one. It was nobody's choice.
+	defaultMaxIdle = 100
+
 	pingTimeout = 15 * time.Second // net/http's own default, spelled out
 )
 
@@ -41,7 +45,8 @@ func NewClient(d *dialer.Dialer) *http.Client {
 
 // Install makes tr take its connections from d; nil: a zero Dialer. It replaces
 // DialContext, sets MaxConnsPerHost to d.MaxConns and keeps idle
-// connections up to it, as far as tr does not say otherwise, pings silent
+// connections up to it, as far as tr does not say otherwise (the 100 of
+// http.DefaultTransport for all hosts count as not said), pings silent
 // HTTP/2 connections, and shortens IdleConnTimeout where the path would forget
 // an idle connection in spite of keepalive probes. Call it before the first
 // request, and after the ledger's Path is set. It fails if tr dials TLS itself,
@@ -91,8 +96,12 @@ func limitIdle(tr *http.Transport, limit int) {
 	if tr.MaxConnsPerHost > 0 {
 		limit = min(limit, tr.MaxConnsPerHost)
 	}
-	tr.MaxIdleConnsPerHost = max(tr.MaxIdleConnsPerHost, limit)
-	tr.MaxIdleConns = 0 // no limit for all hosts together: it would close those of quiet hosts
+	if tr.MaxIdleConnsPerHost == 0 {
+		tr.MaxIdleConnsPerHost = limit
+	}
+	if tr.MaxIdleConns == defaultMaxIdle {
+		tr.MaxIdleConns = 0
+	}
 }
 
 // An owner is whom ports belong to, for fairness: a transport's connections to

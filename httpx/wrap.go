@@ -117,15 +117,14 @@ func (t *ticket) open() {
 }
 
 // got begins a turn of the connection. If it was retired at this very moment,
-// its first Write says so before a byte is sent, and net/http takes another.
+// its first Write says so before a byte is sent, and net/http takes another,
+// unless the request has a body that cannot be had again.
 func (t *ticket) got(info httptrace.GotConnInfo) {
 	conn, ours := dialer.Unwrap(info.Conn)
 	var turn keepalive.Turn
 	if ours {
 		var err error
-		if turn, err = conn.Unpark(); err != nil {
-			conn.Close()
-		}
+		turn, err = conn.Unpark()
 		if err != nil || t.shares(info.Conn) {
 			conn = nil
 		}
