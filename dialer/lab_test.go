@@ -17,7 +17,6 @@ import (
 	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/internal/natlab"
-	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -148,7 +147,6 @@ func park(t *testing.T, c *dialer.Conn) {
 func waited(since time.Time) time.Duration { return time.Since(since) }
 
 var _ net.Conn = (*dialer.Conn)(nil)
-var _ keepalive.Turn
 
 func TestMain(m *testing.M) {
 	before := runtime.NumGoroutine()
