@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,6 +18,10 @@ var ErrRetired error = unsent("keepalive: connection retired while parked")
 // ErrStale says that a parked connection was silent for longer than its path
 // remembers. Nothing of what was to be written has been sent.
 var ErrStale error = unsent("keepalive: connection silent for longer than its path remembers")
+
+// ErrEnded says that a connection is over, by a RST or because the kernel gave
+// it up. Nothing of what was to be written has been sent.
+var ErrEnded error = unsent("keepalive: connection ended while nobody used it")
 
 // unsent is an error of a connection to which nothing was written.
 type unsent string
@@ -40,6 +45,7 @@ type Conn struct {
 // life is a connection's state, which outlives its Conn.
 type life struct {
 	net.Conn
+	raw   syscall.RawConn // nil: no socket
 	plan  Plan
 	born  time.Time
 	ended func(Ending)
@@ -56,6 +62,10 @@ type life struct {
 	sinceWall, sinceMono, sinceBytes atomic.Int64
 
 	parkedAt atomic.Int64 // after born; set before the state says parked
+
+	looking sync.Mutex       // guards seen, during a look
+	seen    sight            // here, and see made once, so that a look allocates nothing
+	see     func(fd uintptr) // asks the kernel
 
 	cleanup runtime.Cleanup
 }
@@ -86,10 +96,18 @@ type Turn uint64
 // after the connection has ended and its socket is closed, whoever ended it;
 // ended must not block and must not keep the Conn alive.
 //
-// A c that is no kernel socket may have a method Queued() (unread, unsent int),
-// which tells how many bytes wait in it unread and unacknowledged.
+// A c that is no kernel socket may have methods that answer for the kernel:
+// Queued() (unread, unsent int) tells how many bytes wait in it unread and
+// unacknowledged; Ended() error is io.EOF when the peer's FIN has come, another
+// error when the connection is over, and nil before.
 func Watch(c net.Conn, plan Plan, ended func(Ending)) *Conn {
 	l := &life{Conn: c, plan: plan, born: time.Now(), ended: ended}
+	l.see = l.ask
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			l.raw = raw
+		}
+	}
 	l.mark(0)
 	w := &Conn{l}
 	l.cleanup = runtime.AddCleanup(w, (*life).lost, l)
@@ -240,7 +258,7 @@ func (c *Conn) Close() error {
 // the RST would overtake. Where nobody can tell what is unacknowledged, it does
 // nothing.
 func (c *Conn) EndSoonest() {
-	if look(c.l.Conn).known {
+	if c.l.look().known {
 		c.l.marks.Or(soonest)
 	}
 	runtime.KeepAlive(c)
@@ -292,6 +310,37 @@ func (c *Conn) Unpark() (Turn, error) {
 			return Turn(turn), nil
 		}
 	}
+}
+
+// Peek looks at what has come while nobody read, and takes nothing away. A pool
+// asks it before it lends c; an error says that c must not be lent, and nil that
+// nothing is known against it.
+//
+// It returns io.EOF if the peer's FIN has come, with what is unread before it;
+// ErrEnded after a RST or a verdict of the kernel's; ErrRetired; or
+// net.ErrClosed. What is unread on a parked connection was not asked for, but
+// need not be a fault: below TLS 1.3 it may be session tickets. What TLS has read
+// ahead is not unread here. Deadlines do not matter.
+//
+// On the BSDs and darwin a FIN hides behind unread bytes, and an error is told
+// to Peek instead of to the next Read. On Windows and elsewhere nobody can look:
+// Peek says what Read and Write have met.
+func (c *Conn) Peek() (unread int, err error) {
+	l := c.l
+	s := l.peek()
+	runtime.KeepAlive(c)
+	state, marks := l.state.Load(), l.marks.Load()
+	switch {
+	case state&retired != 0:
+		return 0, ErrRetired
+	case state&closed != 0 || s.closed:
+		return 0, net.ErrClosed
+	case s.ended || marks&(sawReset|sawDeath) != 0:
+		return s.unread, ErrEnded
+	case s.gotFIN || marks&sawFIN != 0:
+		return s.unread, io.EOF
+	}
+	return s.unread, nil
 }
 
 // Retire ends the turn of a parked connection for good and reports whether it
@@ -354,7 +403,7 @@ func (l *life) note(err error) {
 // noteEither is note for an error of the connection or of what it was copied
 // from or to.
 func (l *life) noteEither(err error) {
-	if look(l.Conn).ended {
+	if l.look().ended {
 		l.note(err)
 	}
 }
@@ -394,7 +443,7 @@ func (l *life) marked() (mono, wall time.Duration) {
 func (l *life) silence() time.Duration {
 	mono, wall := l.marked()
 	frozen := max(0, wall-mono)
-	if heard, ok := lastHeard(l.Conn); ok {
+	if heard, ok := lastHeard(l.raw); ok {
 		return heard + frozen
 	}
 	if l.moved() != l.sinceBytes.Load() {

@@ -1,13 +1,16 @@
 package keepalive
 
 import (
+	"errors"
+	"io"
 	"net"
 	"time"
 )
 
-// A sight is what the kernel says of a socket at its end.
+// A sight is what the kernel says of a socket.
 type sight struct {
 	known          bool
+	closed         bool // by whoever has it underneath
 	ended          bool // by the kernel: both FINs, a RST, or a verdict
 	gotFIN         bool // the peer's
 	unread, unsent int  // bytes; unsent includes sent but unacknowledged
@@ -15,7 +18,7 @@ type sight struct {
 
 // end closes the socket in the way that was ordered, and tells.
 func (l *life) end(lost bool) error {
-	s := look(l.Conn)
+	s := l.look()
 	e, reset := l.judge(s)
 	if reset && !orderReset(l.Conn) {
 		e, reset = Ending{How: FINByUs, Unsure: true}, false
@@ -40,7 +43,7 @@ func orderReset(c net.Conn) bool {
 // judge decides how the connection ends, and whether it takes a RST from us.
 func (l *life) judge(s sight) (e Ending, reset bool) {
 	if s.ended && l.marks.Load()&(sawReset|sawDeath) == 0 {
-		l.note(verdict(l.Conn))
+		l.note(l.verdict())
 	}
 	marks := l.marks.Load()
 	gotFIN := s.gotFIN || marks&sawFIN != 0
@@ -77,7 +80,7 @@ func (l *life) forgotten(s sight) bool {
 // quiet returns for how long, at least, nothing was on the path: not even a
 // probe without an answer.
 func (l *life) quiet() time.Duration {
-	if quiet, ok := lastMoved(l.Conn); ok {
+	if quiet, ok := lastMoved(l.raw); ok {
 		return quiet
 	}
 	if l.moved() != l.sinceBytes.Load() || l.plan.Idle > 0 {
@@ -87,11 +90,37 @@ func (l *life) quiet() time.Duration {
 	return mono
 }
 
-// queued asks a connection that is no kernel socket.
-func queued(c net.Conn) sight {
-	if q, ok := c.(interface{ Queued() (unread, unsent int) }); ok {
-		unread, unsent := q.Queued()
-		return sight{known: true, unread: unread, unsent: unsent}
+// look tells how the connection stands, without changing anything.
+func (l *life) look() sight {
+	l.looking.Lock()
+	defer l.looking.Unlock()
+	l.seen = inMemory(l.Conn)
+	if l.raw != nil {
+		l.seen.closed = errors.Is(l.raw.Control(l.see), net.ErrClosed)
 	}
-	return sight{}
+	return l.seen
+}
+
+// inMemory asks a connection that is no kernel socket.
+func inMemory(c net.Conn) (s sight) {
+	if e, ok := c.(interface{ Ended() error }); ok { // first: a FIN comes after the data
+		err := e.Ended()
+		s.gotFIN = err == io.EOF
+		s.closed = errors.Is(err, net.ErrClosed)
+		s.ended = err != nil && !s.gotFIN && !s.closed
+	}
+	if q, ok := c.(interface{ Queued() (unread, unsent int) }); ok {
+		s.known = true
+		s.unread, s.unsent = q.Queued()
+	}
+	return s
+}
+
+// verdict returns the error with which the connection ended, nil if in order.
+// It is for the last look: it consumes the evidence.
+func (l *life) verdict() error {
+	if e, ok := l.Conn.(interface{ Ended() error }); ok {
+		return e.Ended()
+	}
+	return socketError(l.raw)
 }

@@ -424,15 +424,21 @@ func TestTLSSaysGoodbyeUnlessItEndsSoonest(t *testing.T) {
 	}
 }
 
-// withTLS puts TLS 1.3 over both ends.
+// withTLS puts TLS 1.3 over both ends, with session tickets.
 func withTLS(t *testing.T, near, far net.Conn) (client, server *tls.Conn) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(nil) // for its certificate
 	s.StartTLS()
 	s.Close()
 	roots := s.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	s.TLS.ClientAuth = tls.RequestClientCert // or the tickets come within the handshake
 	server = tls.Server(far, s.TLS)
-	client = tls.Client(near, &tls.Config{RootCAs: roots, ServerName: "example.com", MinVersion: tls.VersionTLS13})
+	client = tls.Client(near, &tls.Config{
+		RootCAs:            roots,
+		ServerName:         "example.com",
+		MinVersion:         tls.VersionTLS13,
+		ClientSessionCache: tls.NewLRUClientSessionCache(1), // or it gets no tickets
+	})
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		if err := server.Handshake(); err != nil {

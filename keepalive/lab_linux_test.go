@@ -202,6 +202,10 @@ func TestTheKernelsVerdict(t *testing.T) {
 		{"unanswered probes", keepalive.Plan{Idle: time.Second, Interval: time.Second, Count: 1}, func(r *room) {
 			wantRead(r.t, r.near, syscall.ETIMEDOUT)
 		}},
+		{"unanswered probes, peeked at", keepalive.Plan{Idle: time.Second, Interval: time.Second, Count: 1}, func(r *room) {
+			wantPeek(r.t, r.near, 0, keepalive.ErrEnded)
+			wantRead(r.t, r.near, syscall.ETIMEDOUT)
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.plan.Linger = time.Minute

@@ -3,7 +3,6 @@ package keepalive
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -19,37 +18,34 @@ const (
 	tcpClosing   = 11
 )
 
-// look asks the kernel without changing anything: SO_ERROR and reads would
-// consume the evidence.
-func look(c net.Conn) sight {
-	s := queued(c)
-	control(c, func(fd int) {
-		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			return // not TCP
-		}
-		s = sight{known: true, ended: info.State == tcpClose}
-		s.gotFIN = info.State == tcpCloseWait || info.State == tcpLastAck || info.State == tcpClosing
-		s.unread, _ = unix.IoctlGetInt(fd, unix.SIOCINQ)
-		s.unsent, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	})
-	return s
+// ask puts into seen what the kernel says. SO_ERROR and reads would consume the
+// evidence.
+func (l *life) ask(fd uintptr) {
+	state, err := unix.GetsockoptByte(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) // its first
+	if err != nil {
+		return // not TCP
+	}
+	s := sight{known: true, ended: state == tcpClose}
+	s.gotFIN = state == tcpCloseWait || state == tcpLastAck || state == tcpClosing
+	s.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	s.unsent, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	l.seen = s
 }
 
-// lastHeard returns for how long the kernel has heard nothing on c. What was
+// lastHeard returns for how long the kernel has heard nothing. What was
 // sent without an answer counts for nothing: it may be lost.
-func lastHeard(c net.Conn) (silence time.Duration, ok bool) {
-	info := tcpInfo(c)
+func lastHeard(raw syscall.RawConn) (silence time.Duration, ok bool) {
+	info := tcpInfo(raw)
 	if info == nil {
 		return 0, false
 	}
 	return milliseconds(min(info.Last_data_recv, info.Last_ack_recv)), true
 }
 
-// lastMoved returns for how long the kernel has neither heard nor sent anything
-// on c. While a probe waits for its answer it does not know when it was sent.
-func lastMoved(c net.Conn) (quiet time.Duration, ok bool) {
-	info := tcpInfo(c)
+// lastMoved returns for how long the kernel has neither heard nor sent
+// anything. While a probe waits for its answer it does not know when it was sent.
+func lastMoved(raw syscall.RawConn) (quiet time.Duration, ok bool) {
+	info := tcpInfo(raw)
 	if info == nil {
 		return 0, false
 	}
@@ -61,18 +57,17 @@ func lastMoved(c net.Conn) (quiet time.Duration, ok bool) {
 
 func milliseconds(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// tcpInfo returns nil if c is no TCP socket, or closed.
-func tcpInfo(c net.Conn) (info *unix.TCPInfo) {
-	control(c, func(fd int) {
+// tcpInfo returns nil if there is no TCP socket, or it is closed.
+func tcpInfo(raw syscall.RawConn) (info *unix.TCPInfo) {
+	control(raw, func(fd int) {
 		info, _ = unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	})
 	return info
 }
 
-// verdict returns the error with which the kernel ended c, nil if in order. It
-// is for the last look at a connection: it consumes the evidence.
-func verdict(c net.Conn) (err error) {
-	control(c, func(fd int) {
+// socketError returns SO_ERROR, which it consumes.
+func socketError(raw syscall.RawConn) (err error) {
+	control(raw, func(fd int) {
 		if errno, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR); errno != 0 {
 			err = syscall.Errno(errno)
 		}
@@ -80,16 +75,10 @@ func verdict(c net.Conn) (err error) {
 	return err
 }
 
-func control(c net.Conn, f func(fd int)) {
-	sc, ok := c.(syscall.Conn)
-	if !ok {
-		return
+func control(raw syscall.RawConn, f func(fd int)) {
+	if raw != nil {
+		raw.Control(func(fd uintptr) { f(int(fd)) })
 	}
-	raw, err := sc.SyscallConn()
-	if err != nil {
-		return
-	}
-	raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
 // drain reads and throws away about limit bytes, or what there is. The error is
@@ -124,7 +113,7 @@ const maxDrain = 64 << 10
 // left, and then nobody will know.
 func (l *life) linger(e *Ending) (began bool, err error) {
 	dup := -1
-	control(l.Conn, func(fd int) {
+	control(l.raw, func(fd int) {
 		var err error
 		if dup, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
 			dup, e.Unsure = -1, true

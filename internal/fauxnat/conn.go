@@ -75,13 +75,10 @@ func (c *conn) hear() error {
 
 func (c *conn) hearLocked() error {
 	for {
+		err := c.overLocked()
 		switch {
-		case c.closed:
-			return c.fail("read", net.ErrClosed)
-		case c.dead == io.EOF:
-			return io.EOF
-		case c.dead != nil:
-			return c.fail("read", os.NewSyscallError("read", c.dead))
+		case err != nil:
+			return err
 		case !c.flow.forgotten:
 			return nil
 		case passed(c.readBy):
@@ -94,6 +91,19 @@ func (c *conn) hearLocked() error {
 			alarm.Stop()
 		}
 	}
+}
+
+// overLocked is what Read returns from now on, nil while there is hope.
+func (c *conn) overLocked() error {
+	switch {
+	case c.closed:
+		return c.fail("read", net.ErrClosed)
+	case c.dead == io.EOF:
+		return io.EOF
+	case c.dead != nil:
+		return c.fail("read", os.NewSyscallError("read", c.dead))
+	}
+	return nil
 }
 
 func (c *conn) wake() {
@@ -278,6 +288,19 @@ func (c *conn) Queued() (unread, unsent int) {
 		return q.Queued()
 	}
 	return 0, 1
+}
+
+// Ended tells how the path ended the flow, or else what the inner conn tells.
+// Nothing is heard through a forgotten flow.
+func (c *conn) Ended() error {
+	c.flow.nat.mu.Lock()
+	c.flow.nat.expireLocked()
+	err, forgotten := c.overLocked(), c.flow.forgotten
+	c.flow.nat.mu.Unlock()
+	if e, ok := c.inner.(interface{ Ended() error }); ok && err == nil && !forgotten {
+		return e.Ended()
+	}
+	return err
 }
 
 func (c *conn) SetDeadline(t time.Time) error {

@@ -351,6 +351,27 @@ func TestAReadThatWaitsIsForgottenToo(t *testing.T) {
 	})
 }
 
+func TestNothingIsHeardOfAnEndThatComesTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, azure(128))
+		for _, test := range []struct {
+			after time.Duration
+			want  error
+		}{{239 * time.Second, syscall.ECONNRESET}, {241 * time.Second, nil}} {
+			near, far := l.open(t)
+			time.Sleep(test.after)
+			reset(far)
+			if err := ended(near); !errors.Is(err, test.want) {
+				t.Errorf("after %v it ended with %v", test.after, err)
+			}
+			near.Close()
+			if err := ended(near); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("closed: %v", err)
+			}
+		}
+	})
+}
+
 func TestWhatTheServerSendsBreaksTheSilence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, azure(128))
@@ -424,6 +445,9 @@ func TestAPathThatEndsASilentFlow(t *testing.T) {
 				}
 				if waited := time.Since(start); waited != 240*time.Second {
 					t.Errorf("it came after %v", waited)
+				}
+				if err := ended(near); !errors.Is(err, test.read) {
+					t.Errorf("it ended with %v", err)
 				}
 				if _, err := near.Write([]byte("x")); !errors.Is(err, test.write) {
 					t.Errorf("Write: %v", err)
@@ -622,6 +646,8 @@ func read(c net.Conn) error {
 	_, err := c.Read(make([]byte, 1))
 	return err
 }
+
+func ended(c net.Conn) error { return c.(interface{ Ended() error }).Ended() }
 
 func reset(c net.Conn) {
 	c.(interface{ SetLinger(int) error }).SetLinger(0)

@@ -223,6 +223,26 @@ func (c *conn) Queued() (unread, unsent int) {
 	return c.in.Len(), c.peer.bytes
 }
 
+// Ended is io.EOF when the peer's FIN has come, another error when a RST or both
+// FINs have, and nil before; whatever is unread.
+func (c *conn) Ended() error {
+	c.net.mu.Lock()
+	defer c.net.mu.Unlock()
+	switch {
+	case c.closed:
+		return c.fail("read", net.ErrClosed)
+	case c.reset && c.eof:
+		return c.fail("read", os.NewSyscallError("read", syscall.EPIPE)) // as Linux has it
+	case c.reset:
+		return c.fail("read", os.NewSyscallError("read", syscall.ECONNRESET))
+	case c.eof && c.peer.eof:
+		return c.fail("read", os.NewSyscallError("read", syscall.ENOTCONN))
+	case c.eof:
+		return io.EOF
+	}
+	return nil
+}
+
 func (c *conn) SetReadDeadline(t time.Time) error  { return c.set(t, &c.read) }
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.set(t, &c.write) }
 func (c *conn) SetDeadline(t time.Time) error      { return c.set(t, &c.read, &c.write) }

@@ -233,26 +233,33 @@ func TestEndings(t *testing.T) {
 	tests := []struct {
 		name        string
 		end         func(near, far net.Conn)
-		read        error // what far's Read gets
+		ended, read error // what far is told, and its Read gets
 		write, next error // and its first two Writes
 	}{
 		{"a FIN ends reading, and what is written after it comes back as a RST",
-			func(near, far net.Conn) { near.Close() }, io.EOF, nil, syscall.EPIPE},
+			func(near, far net.Conn) { near.Close() }, io.EOF, io.EOF, nil, syscall.EPIPE},
 		{"after CloseWrite the other direction stays open",
-			func(near, far net.Conn) { near.(interface{ CloseWrite() error }).CloseWrite() }, io.EOF, nil, nil},
+			func(near, far net.Conn) { near.(interface{ CloseWrite() error }).CloseWrite() }, io.EOF, io.EOF, nil, nil},
 		{"SetLinger(0) and Close is a RST",
-			func(near, far net.Conn) { near.(linger).SetLinger(0); near.Close() }, syscall.ECONNRESET, syscall.ECONNRESET, syscall.EPIPE},
+			func(near, far net.Conn) { near.(linger).SetLinger(0); near.Close() }, syscall.ECONNRESET, syscall.ECONNRESET, syscall.ECONNRESET, syscall.EPIPE},
 		{"Close with unread data is a RST",
-			func(near, far net.Conn) { far.Write([]byte("unread")); near.Close() }, syscall.ECONNRESET, syscall.ECONNRESET, syscall.EPIPE},
+			func(near, far net.Conn) { far.Write([]byte("unread")); near.Close() }, syscall.ECONNRESET, syscall.ECONNRESET, syscall.ECONNRESET, syscall.EPIPE},
 		{"a RST after a FIN breaks writing only",
-			func(near, far net.Conn) { near.Close(); far.Write([]byte("late")) }, io.EOF, syscall.EPIPE, syscall.EPIPE},
+			func(near, far net.Conn) { near.Close(); far.Write([]byte("late")) }, syscall.EPIPE, io.EOF, syscall.EPIPE, syscall.EPIPE},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			near, far := dialed(t, new(memnet.Network))
 			defer near.Close()
 			defer far.Close()
+			ended := far.(interface{ Ended() error }).Ended
+			if err := ended(); err != nil {
+				t.Errorf("ended before its end: %v", err)
+			}
 			test.end(near, far)
+			if err := ended(); !errors.Is(err, test.ended) {
+				t.Errorf("ended: %v, want %v", err, test.ended)
+			}
 			if _, err := far.Read(make([]byte, 1)); !errors.Is(err, test.read) {
 				t.Errorf("Read: %v, want %v", err, test.read)
 			}
