@@ -24,10 +24,12 @@ var rooms = map[string][]string{
 	"dialer/budget/budgettest": {"dialer/budget", "keepalive/netpath"},
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath"},
+	"pool":                     {"internal/retry"},
 	"internal/retry":           {},
 	"internal/memnet":          {},
 	"internal/fauxnat":         {"keepalive/netpath"},
 	"internal/natlab":          {"keepalive/netpath"},
+	"internal/servers":         {},
 	"internal/archtest":        {},
 }
 

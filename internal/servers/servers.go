@@ -1,0 +1,259 @@
+// Package servers starts real servers for a test: programs of Debian packages,
+// each on a port of its own of 127.0.0.1, with all its files in the temporary
+// directory of the test.
+//
+//	s := servers.Redis(t)
+//	...
+//	s.Kill()  // connections break, dials are refused
+//	s.Start() // at the same address, with nothing remembered
+//
+// It takes Linux and the package. Without them the test is skipped, or fails if
+// the environment says NATWISE_LAB=must.
+package servers
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const patience = 10 * time.Second // for a start or an end, on a busy machine
+
+// A Server is a program that ends with its test, and whose log is shown if the
+// test fails. Its methods may be called by many goroutines: what goes wrong
+// fails the test, but does not end it.
+type Server struct {
+	t    testing.TB
+	dir  string // where it runs
+	port int    // held until the end of the test
+	log  *os.File
+
+	// What makes it a Redis or an nginx, set before the first start.
+	path   string
+	args   []string
+	quit   syscall.Signal // asks for an orderly end
+	hello  string         // what a probe says; the server answers and hangs up
+	answer string         // is somewhere in the answer of a server that is ready
+
+	changes sync.Mutex // guards the fields below; held while the program starts or ends
+	process *process   // nil: not started yet, or ended by us
+	over    bool       // the test is
+}
+
+// prepare returns a server that has a place, but nothing to run with yet.
+func prepare(t testing.TB, program, debian string) *Server {
+	t.Helper()
+	if runtime.GOOS != "linux" {
+		without(t, "Linux")
+	}
+	path, err := look(program)
+	if err != nil {
+		without(t, program+": apt-get install "+debian)
+	}
+	s := &Server{t: t, dir: t.TempDir(), path: path}
+	if s.log, err = os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.showLog)
+	port, held, err := hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { held.Close() })
+	s.port = port
+	t.Cleanup(s.finish)
+	return s
+}
+
+// without ends a test that cannot have what it needs.
+func without(t testing.TB, need string) {
+	t.Helper()
+	if os.Getenv("NATWISE_LAB") == "must" {
+		t.Fatal("needs " + need)
+	}
+	t.Skip("needs " + need)
+}
+
+// look finds a program also where only root's path leads.
+func look(program string) (string, error) {
+	if path, err := exec.LookPath(program); err == nil {
+		return path, nil
+	}
+	return exec.LookPath("/usr/sbin/" + program)
+}
+
+// write makes a file in the server's directory and returns its path.
+func (s *Server) write(name, content string) string {
+	s.t.Helper()
+	path := filepath.Join(s.dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// first starts a server that is complete, or ends the test.
+func (s *Server) first() *Server {
+	s.t.Helper()
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if err := s.startLocked(); err != nil {
+		s.t.Fatalf("%s: %v", s.path, err)
+	}
+	return s
+}
+
+// Addr is where it listens, or will again: 127.0.0.1 and its port.
+func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+
+// Start starts it and returns when it answers. While it runs, Start does
+// nothing.
+func (s *Server) Start() {
+	s.t.Helper()
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if s.over {
+		panic("servers: started after its test")
+	}
+	if s.runsLocked() {
+		return
+	}
+	if err := s.startLocked(); err != nil {
+		s.t.Errorf("%s: %v", s.path, err)
+	}
+}
+
+// Kill ends it with SIGKILL, and returns when it is gone: dials are refused, and
+// the kernel has ended its connections, with a FIN or, where something was left
+// to read or to accept, with a RST. Where nothing runs, nothing happens.
+func (s *Server) Kill() {
+	s.t.Helper()
+	s.end(syscall.SIGKILL)
+}
+
+// Stop ends it as its operator would, and returns when it is gone. Where
+// nothing runs, nothing happens.
+func (s *Server) Stop() {
+	s.t.Helper()
+	s.end(s.quit)
+}
+
+// Restart is Stop and Start.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Stop()
+	s.Start()
+}
+
+func (s *Server) startLocked() error {
+	cmd := exec.Command(s.path, s.args...)
+	cmd.Dir = s.dir
+	cmd.Env = append(cmd.Environ(), "LC_ALL=C") // one that every machine has
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	p, err := run(cmd)
+	if err != nil {
+		return err
+	}
+	s.process = p
+	for tooLate := time.After(patience); ; {
+		err := s.probe()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.gone:
+			s.process = nil
+			return fmt.Errorf("ended while it started: %w", p.err)
+		case <-tooLate:
+			return fmt.Errorf("not ready after %v: %w", patience, err)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// probe asks whether it is ready. It reads until the server hangs up, so that
+// afterwards the server does not count it among its clients.
+func (s *Server) probe() error {
+	c, err := net.DialTimeout("tcp", s.Addr(), patience)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	if _, err := io.WriteString(c, s.hello); err != nil {
+		return err
+	}
+	said, err := io.ReadAll(c)
+	if err == nil && !strings.Contains(string(said), s.answer) {
+		err = fmt.Errorf("it says %q", said)
+	}
+	return err
+}
+
+// runsLocked tells whether it runs, and fails the test if it should and does
+// not.
+func (s *Server) runsLocked() bool {
+	s.t.Helper()
+	if s.process == nil {
+		return false
+	}
+	select {
+	case <-s.process.gone:
+		s.t.Errorf("%s ended by itself: %v", s.path, s.process.err)
+		s.process = nil
+		return false
+	default:
+		return true
+	}
+}
+
+// end ends it with a signal, or in the end with SIGKILL.
+func (s *Server) end(with syscall.Signal) {
+	s.t.Helper()
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if !s.runsLocked() {
+		return
+	}
+	p := s.process
+	s.process = nil
+	p.Signal(with) // cannot fail but by being too late, which p.err tells
+	select {
+	case <-p.gone:
+		if with != syscall.SIGKILL && p.err != nil {
+			s.t.Errorf("%s: no orderly end: %v", s.path, p.err)
+		}
+	case <-time.After(patience):
+		s.t.Errorf("%s runs on, %v after signal %q", s.path, patience, with)
+		p.Kill()
+		<-p.gone
+	}
+}
+
+// finish is the end of the test.
+func (s *Server) finish() {
+	s.t.Helper()
+	s.changes.Lock()
+	s.over = true
+	s.changes.Unlock()
+	s.Kill()
+}
+
+func (s *Server) showLog() {
+	s.t.Helper()
+	if s.t.Failed() {
+		said, err := os.ReadFile(s.log.Name())
+		s.t.Logf("%s at %s said (error %v):\n%s", s.path, s.Addr(), err, said)
+	}
+	s.log.Close()
+}

@@ -1,0 +1,70 @@
+package pool
+
+import "time"
+
+// An instant is a time since the pool was made, by the monotonic clock.
+type instant = time.Duration
+
+const never = instant(1<<63 - 1)
+
+// clock reads the clock; nowLocked is for where a reading may be old.
+func (p *Pool[T]) clock() instant { return time.Since(p.epoch) }
+
+const tickEvery = 50 * time.Millisecond
+
+// nowLocked returns a time that is up to tickEvery old, so that a busy pool does
+// not read the clock at every Get and Put: that takes longer than all the rest.
+// An unused pool does not tick.
+func (p *Pool[T]) nowLocked() instant {
+	if !p.asked { // a store that can be saved
+		p.asked = true
+	}
+	if !p.ticking {
+		p.startTickingLocked()
+	}
+	return p.now
+}
+
+func (p *Pool[T]) startTickingLocked() {
+	p.now = p.clock()
+	if p.shut {
+		return
+	}
+	p.ticking = true
+	if p.ticker == nil {
+		p.ticker = time.AfterFunc(tickEvery, p.tick)
+	} else {
+		p.ticker.Reset(tickEvery)
+	}
+}
+
+func (p *Pool[T]) tick() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ticking = p.asked && !p.shut; p.ticking {
+		p.now, p.asked = p.clock(), false
+		p.ticker.Reset(tickEvery)
+	}
+}
+
+// armLocked lets tend run at that time, if it does not run before.
+func (p *Pool[T]) armLocked(at instant) {
+	if at >= p.wakeAt || p.shut {
+		return
+	}
+	p.wakeAt = at
+	d := at - p.clock()
+	if p.timer == nil {
+		p.timer = time.AfterFunc(d, p.tend)
+	} else {
+		p.timer.Reset(d)
+	}
+}
+
+func (p *Pool[T]) stopTimersLocked() {
+	for _, t := range []*time.Timer{p.timer, p.ticker} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}

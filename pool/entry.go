@@ -1,0 +1,249 @@
+package pool
+
+import "context"
+
+// lendLocked begins a lease of e, and reports whether e must be checked first.
+func (p *Pool[T]) lendLocked(e *entry[T], t *taken) (l Lease[T], check bool) {
+	if e.leased == 0 && (p.cfg.Check != nil || p.doubt >= 0) {
+		check = p.doubtfulLocked(e)
+		e.probing = check
+	}
+	e.leased++
+	if e.leased >= e.capacity && e.at > 0 {
+		p.free.remove(e)
+	}
+	s := &e.first
+	switch {
+	case s.turn == 0:
+		p.fresh++
+	case s.turn%2 == lent:
+		s = e.slotLocked()
+	}
+	s.turn++
+	p.lent++
+	if p.cfg.MinIdle > 0 && p.idleLocked() < p.cfg.MinIdle {
+		p.armLocked(max(p.fillAt, p.nowLocked()+fillEvery))
+	}
+	if t != nil {
+		p.holdLocked(s, t)
+	}
+	return Lease[T]{s, s.turn}, check
+}
+
+// slotLocked returns one more slot of a shared value.
+func (e *entry[T]) slotLocked() *slot[T] {
+	s := e.spare
+	if s == nil {
+		s = &slot[T]{entry: e}
+		s.held.owner = s
+		return s
+	}
+	e.spare = s.next
+	return s
+}
+
+func (p *Pool[T]) endLeaseLocked(s *slot[T]) {
+	e := s.entry
+	s.turn++
+	e.leased--
+	p.ended++
+	if s.taken != nil {
+		s.taken = nil
+		p.held.remove(&s.held)
+	}
+	if s != &e.first {
+		s.next, e.spare = e.spare, s
+	}
+	if e.leased == 0 {
+		e.rested = p.nowLocked()
+	}
+}
+
+// settleLocked finds the place of e after anything about it has changed: lent to
+// those who wait, listed as what can be lent, or closed.
+func (p *Pool[T]) settleLocked(e *entry[T]) {
+	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) {
+		p.unlistLocked(e)
+		if e.leased == 0 && !e.probing && !e.gone {
+			p.expelLocked(e, p.unfitLocked(e), nil)
+		}
+		return
+	}
+	if p.waiters.len > 0 {
+		p.serveLocked(e)
+	}
+	if e.leased >= e.capacity {
+		p.unlistLocked(e)
+		return
+	}
+	if e.at == 0 {
+		p.free.push(e)
+	}
+	if p.dated {
+		p.armLocked(p.dueLocked(e))
+		p.armLocked(p.dueLocked(p.free[0])) // which MinIdle may not need any more
+	}
+}
+
+// agedLocked reports whether e has outlived its MaxLife.
+func (p *Pool[T]) agedLocked(e *entry[T]) bool {
+	return e.expires != never && p.nowLocked() >= e.expires
+}
+
+// unfitLocked says why e is not lent any more.
+func (p *Pool[T]) unfitLocked(e *entry[T]) Reason {
+	switch {
+	case e.condemned:
+		return e.reason
+	case p.shut:
+		return Shut
+	case e.generation != p.generation:
+		return Purged
+	case e.capacity <= 0:
+		return Spent
+	}
+	return Aged
+}
+
+// condemnLocked says why e is to be closed. The first reason counts.
+func (e *entry[T]) condemnLocked(reason Reason, cause error) {
+	if e.condemned {
+		return
+	}
+	if cause == nil && reason == Purged {
+		cause = e.pool.purge
+	}
+	if cause == nil {
+		cause = reason
+	}
+	e.condemned, e.reason, e.cause = true, reason, cause
+	e.generation = noGeneration
+}
+
+func (p *Pool[T]) unlistLocked(e *entry[T]) {
+	if e.at > 0 {
+		p.free.remove(e)
+	}
+}
+
+// removeLocked takes e, condemned and lent to nobody, out of the pool. The
+// caller closes it.
+func (p *Pool[T]) removeLocked(e *entry[T]) {
+	p.unlistLocked(e)
+	e.gone = true
+	p.closing++
+	p.closed[e.reason]++
+}
+
+// expelLocked closes e, lent to nobody, for a reason.
+func (p *Pool[T]) expelLocked(e *entry[T], reason Reason, cause error) {
+	e.condemnLocked(reason, cause)
+	p.removeLocked(e)
+	go p.close(e)
+}
+
+// close ends a value that was removed. It takes up room until Close returned.
+func (p *Pool[T]) close(e *entry[T]) {
+	defer func() {
+		p.mu.Lock()
+		p.closing--
+		p.size--
+		p.roomLocked()
+		age := p.clock() - e.born
+		p.unlock()
+		p.observe(Event{Kind: Closed, Took: age, Reason: e.reason, Err: e.cause})
+	}()
+	if p.cfg.Close != nil {
+		p.cfg.Close(e.value, e.cause)
+	}
+}
+
+// warmestLocked returns the value that was used last of those that can be lent.
+func (p *Pool[T]) warmestLocked() *entry[T] {
+	for i := len(p.free) - 1; i >= 0; i-- {
+		if e := p.free[i]; !e.probing {
+			return e
+		}
+	}
+	return nil
+}
+
+// refresh reads the capacity of e again, after Watch has said that it changed.
+func (p *Pool[T]) refresh(e *entry[T]) {
+	p.mu.Lock()
+	if e.gauging || e.gone {
+		e.gaugeAgain = true
+		p.mu.Unlock()
+		return
+	}
+	e.gauging = true
+	p.mu.Unlock()
+	p.gauge(e)
+	p.learnLocked(e)
+	p.settleLocked(e)
+	p.unlock()
+}
+
+// gauge reads the capacity of e, until nobody said meanwhile that it changed,
+// and returns with the lock held. Who calls it has set e.gauging.
+func (p *Pool[T]) gauge(e *entry[T]) {
+	for {
+		capacity := 1
+		if p.cfg.Capacity != nil {
+			capacity = p.cfg.Capacity(e.value)
+		}
+		p.mu.Lock()
+		if !e.gaugeAgain {
+			e.capacity, e.gauging = capacity, false
+			return
+		}
+		e.gaugeAgain = false
+		p.mu.Unlock()
+	}
+}
+
+// doubtfulLocked reports whether e must be asked before it is lent.
+func (p *Pool[T]) doubtfulLocked(e *entry[T]) bool {
+	if e.at == 0 && e.first.turn == 0 {
+		return false // fresh from Open; else one that never passes would be opened without end
+	}
+	proved := max(e.rested, e.proved)
+	return proved < p.doubt || p.cfg.Check != nil && max(0, p.nowLocked()-proved) >= p.cfg.CheckAfter
+}
+
+// prove asks the value of l, which lendLocked doubted, whether it is still good.
+// If not, the lease is over and the value is closed.
+func (p *Pool[T]) prove(r *request, l Lease[T]) (good bool) {
+	if r.again = true; r.began == 0 {
+		r.began = p.clock()
+	}
+	e := l.slot.entry
+	err := errUnfinished // a panic
+	defer func() {
+		p.mu.Lock()
+		e.probing = false
+		if err != nil {
+			e.condemnLocked(Failed, err)
+		} else {
+			e.proved = p.clock()
+		}
+		// It may have been purged, or have lost its capacity, while it was asked.
+		if good = e.generation == p.generation && e.leased <= e.capacity; !good {
+			p.endLeaseLocked(l.slot)
+		}
+		p.settleLocked(e)
+		p.unlock()
+	}()
+	ask := p.cfg.Check
+	if ask == nil {
+		ask = p.cfg.Beat
+	}
+	err = p.probe(r.ctx, ask, e.value)
+	return false // see above
+}
+
+func (p *Pool[T]) probe(ctx context.Context, ask func(context.Context, T) error, v T) error {
+	ctx, cancel := bounded(ctx, p.cfg.ProbeTimeout, defaultProbeTimeout)
+	defer cancel()
+	return ask(ctx, v)
+}

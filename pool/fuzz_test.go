@@ -1,0 +1,507 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natwise/natwise/pool"
+)
+
+var full = flag.Bool("full", false, "run random histories for ten minutes, not two thousand of them")
+
+// FuzzPool takes bytes for a program of gets, puts, failing openings and what
+// else can happen to a pool.
+func FuzzPool(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                      // more gets than values
+	f.Add([]byte{1 | 8, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})             // failing openings, and later ones
+	f.Add([]byte{3 | 16, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})         // permissions
+	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})     // shared values, growing and shrinking
+	f.Add([]byte{4 | 64, 0, 0, 0, 4, 4, 4, 1, 1, 1, 14, 94, 10, 0, 0, 12})    // idle, beaten, found broken
+	f.Add([]byte{2 | 128, 0, 0, 4, 4, 2, 18, 0, 0, 11, 7, 0, 4, 11, 8, 9, 1}) // slow closings, reset, reclaim
+	f.Add([]byte{0, 0, 0, 0, 9, 4, 4, 4, 1, 13, 29, 2, 0})                    // closed in the middle
+	f.Add([]byte{255, 0, 0, 15, 4, 1, 10, 0, 14, 158, 10, 7, 0, 47, 8, 3, 9, 11, 11})
+	f.Fuzz(func(t *testing.T, program []byte) {
+		if len(program) > 2 && len(program) <= 256 {
+			synctest.Test(t, func(t *testing.T) { newHistory(t, program[0]).run(program[1:]) })
+		}
+	})
+}
+
+// With -full, for ten minutes: go test -race ./pool -run Histories -full -timeout 20m.
+func TestRandomHistoriesBreakNoInvariant(t *testing.T) {
+	programs, until := 1000, time.Now().Add(time.Hour)
+	if *full {
+		programs, until = 1<<62, time.Now().Add(10*time.Minute)
+	}
+	var all sync.WaitGroup
+	var ran atomic.Int64
+	for range runtime.GOMAXPROCS(0) {
+		all.Go(func() {
+			for !t.Failed() && time.Now().Before(until) && ran.Add(1) <= int64(programs) {
+				program := make([]byte, 3+rand.IntN(200))
+				for i := range program {
+					program[i] = byte(rand.Uint32())
+				}
+				synctest.Test(t, func(t *testing.T) { newHistory(t, program[0]).run(program[1:]) })
+				if t.Failed() {
+					t.Logf("the program was %#v", program)
+				}
+			}
+		})
+	}
+	all.Wait()
+	t.Logf("%d histories", ran.Load())
+}
+
+// A history is what a program has done to a pool so far, and what must be true
+// of it.
+type history struct {
+	t    *testing.T
+	p    *pool.Pool[*thing]
+	max  int
+	slow bool // Close waits, and Open does not heed its context
+	all  sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows, and all things
+	asks      []*answer  // under way
+	opens     []*answer
+	closes    []*answer
+	things    []*thing
+	resets    int
+	gets      int
+	waiting   []*call // in order of arrival
+	served    []*call // since the last step
+	leases    []*call // out
+	past      []*pool.Lease[*thing]
+	closing   bool
+	failed    bool // an Ask or an Open, not because it was called off
+	probing   int  // Checks and Beats under way
+	permitted int  // granted, neither opened nor released
+}
+
+// A thing is what the pool is of.
+type thing struct {
+	leases, capacity int
+	generation       int
+	born             time.Time
+	broken           bool // Check and Beat say so
+	discarded        bool // by one of those who had it
+	asked            bool // by a Check or a Beat
+	ended, closed    bool // Close was called, has returned
+	changed          func()
+}
+
+// An answer is what an Ask, an Open or a Close waits for.
+type answer struct{ yes chan bool }
+
+type call struct {
+	number  int
+	cancel  context.CancelFunc
+	checked bool // it had a value already, which it had to ask first
+	lease   pool.Lease[*thing]
+}
+
+type callKey struct{}
+
+var errNo = errors.New("no")
+
+func newHistory(t *testing.T, options byte) *history {
+	h := &history{t: t, max: int(options & 3), slow: options&128 != 0}
+	cfg := pool.Config[*thing]{Max: h.max, Close: h.end}
+	if options&16 != 0 {
+		cfg.Ask = h.ask
+	} else {
+		cfg.Open = h.open
+	}
+	if options&8 != 0 {
+		cfg.Patience = 3 * time.Second
+	}
+	if options&4 != 0 {
+		cfg.MinIdle = min(1, h.max)
+		cfg.LeakAfter = time.Second
+	}
+	if options&32 != 0 {
+		cfg.Capacity = h.capacity
+		cfg.Watch = func(v *thing, changed func()) { v.changed = changed }
+	}
+	if options&64 != 0 {
+		cfg.Check, cfg.CheckAfter = h.check, time.Duration(options&1)*2*time.Second
+		cfg.Beat, cfg.BeatEvery = h.check, 7*time.Second
+		cfg.MaxIdle, cfg.MaxLife = time.Minute, 5*time.Minute
+	}
+	h.p = pool.New(cfg)
+	return h
+}
+
+// wait adds an answer to a list and waits for it, or for ctx.
+func (h *history) wait(ctx context.Context, list *[]*answer) (yes bool) {
+	a := &answer{make(chan bool, 1)}
+	h.mu.Lock()
+	*list = append(*list, a)
+	h.mu.Unlock()
+	select {
+	case yes = <-a.yes:
+	case <-ctx.Done():
+	}
+	h.mu.Lock()
+	*list = slices.DeleteFunc(*list, func(b *answer) bool { return a == b })
+	h.mu.Unlock()
+	return yes
+}
+
+func (h *history) ask(ctx context.Context) (pool.Permit[*thing], error) {
+	yes := h.wait(ctx, &h.asks)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !yes {
+		h.failed = h.failed || ctx.Err() == nil
+		return nil, errNo
+	}
+	h.permitted++
+	return &permit{h: h}, nil
+}
+
+type permit struct {
+	h    *history
+	used bool
+}
+
+func (p *permit) use() {
+	p.h.mu.Lock()
+	defer p.h.mu.Unlock()
+	if p.used {
+		p.h.t.Error("a permission was used twice")
+	}
+	p.used = true
+	p.h.permitted--
+}
+
+func (p *permit) Release() { p.use() }
+
+func (p *permit) Open(ctx context.Context) (*thing, error) {
+	p.use()
+	return p.h.open(ctx)
+}
+
+func (h *history) open(ctx context.Context) (*thing, error) {
+	h.mu.Lock()
+	v := &thing{generation: h.resets, capacity: 1}
+	h.mu.Unlock()
+	if h.slow {
+		ctx = context.WithoutCancel(ctx)
+	}
+	yes := h.wait(ctx, &h.opens)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !yes {
+		h.failed = true
+		return nil, errNo
+	}
+	v.born = time.Now()
+	h.things = append(h.things, v)
+	return v, nil
+}
+
+func (h *history) end(v *thing, cause error) {
+	h.mu.Lock()
+	if v.ended || v.leases > 0 || v.asked || cause == nil {
+		h.t.Errorf("closed for %v: %+v", cause, v)
+	}
+	v.ended = true
+	h.mu.Unlock()
+	if h.slow {
+		h.wait(context.Background(), &h.closes)
+	}
+	h.mu.Lock()
+	v.closed = true
+	h.mu.Unlock()
+}
+
+func (h *history) capacity(v *thing) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return v.capacity
+}
+
+// check is Check and Beat. It takes a while.
+func (h *history) check(ctx context.Context, v *thing) error {
+	h.mu.Lock()
+	if v.asked || v.ended || v.leases > 0 {
+		h.t.Errorf("asked: %+v", v)
+	}
+	if g, ok := ctx.Value(callKey{}).(*call); ok {
+		g.checked = true
+	}
+	v.asked = true
+	h.probing++
+	h.mu.Unlock()
+	time.Sleep(100 * time.Millisecond)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v.asked = false
+	h.probing--
+	if v.broken {
+		return errNo
+	}
+	return ctx.Err()
+}
+
+// get begins a Get, which ends by itself after timeout if that is not zero.
+func (h *history) get(timeout time.Duration) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
+	h.mu.Lock()
+	g := &call{number: h.gets, cancel: cancel}
+	ctx = context.WithValue(ctx, callKey{}, g)
+	h.gets++
+	h.waiting = append(h.waiting, g)
+	h.mu.Unlock()
+	h.all.Go(func() {
+		defer cancel()
+		l, err := h.p.Get(ctx)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.waiting = slices.DeleteFunc(h.waiting, func(w *call) bool { return w == g })
+		if err != nil {
+			if err == errNo && !h.failed {
+				h.t.Error("a Get failed, but no opening had")
+			}
+			return
+		}
+		v := l.Value()
+		if v.leases++; v.leases > v.capacity || v.ended || v.generation != h.resets {
+			h.t.Errorf("lent after %d resets: %+v", h.resets, v)
+		}
+		g.lease = l
+		h.served = append(h.served, g)
+		h.leases = append(h.leases, g)
+	})
+}
+
+// giveBack ends the lease of g by one of the two.
+func (h *history) giveBack(g *call, broken bool) {
+	h.mu.Lock()
+	h.leases = slices.DeleteFunc(h.leases, func(l *call) bool { return l == g })
+	h.past = append(h.past, &g.lease)
+	v := g.lease.Value()
+	v.leases--
+	v.discarded = v.discarded || broken
+	h.mu.Unlock()
+	if broken {
+		h.all.Go(func() { g.lease.Discard(errNo) })
+	} else {
+		g.lease.Put()
+	}
+}
+
+// pick returns one of a list, nil if it is empty.
+func pick[E any](h *history, list *[]*E, n int) *E {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(*list) == 0 {
+		return nil
+	}
+	return (*list)[n%len(*list)]
+}
+
+// step does what one byte says.
+func (h *history) step(what, n int) {
+	switch what {
+	case 0:
+		h.get(0)
+	case 1, 2:
+		if g := pick(h, &h.leases, n); g != nil {
+			h.giveBack(g, what == 2)
+		}
+	case 3:
+		if g := pick(h, &h.waiting, n); g != nil {
+			g.cancel()
+		}
+	case 4, 5:
+		answerOne(pick(h, &h.opens, n), what == 4)
+	case 6:
+		h.resize(pick(h, &h.things, n), n%4)
+	case 7:
+		h.mu.Lock()
+		h.resets++
+		h.mu.Unlock()
+		h.p.Reset(errNo)
+	case 8:
+		h.p.Reclaim()
+	case 9:
+		if n == 7 {
+			h.close()
+		}
+	case 10:
+		if v := pick(h, &h.things, n); v != nil {
+			h.mu.Lock()
+			v.broken = true
+			h.mu.Unlock()
+		}
+	case 11:
+		answerOne(pick(h, &h.closes, n), true)
+	case 12:
+		if l := pick(h, &h.past, n); l != nil {
+			l.Put()
+			l.Discard(errNo)
+		}
+	case 13:
+		h.get(time.Duration(1+n) * time.Second)
+	case 14:
+		time.Sleep([]time.Duration{time.Millisecond, 200 * time.Millisecond, 3 * time.Second, 100 * time.Second}[n%4])
+	case 15:
+		answerOne(pick(h, &h.asks, n), n%4 != 3)
+	}
+}
+
+func answerOne(a *answer, yes bool) {
+	if a != nil {
+		a.yes <- yes
+	}
+}
+
+func (h *history) resize(v *thing, capacity int) {
+	if v == nil || v.changed == nil {
+		return
+	}
+	h.mu.Lock()
+	v.capacity = capacity
+	h.mu.Unlock()
+	v.changed()
+}
+
+func (h *history) close() {
+	if h.closing {
+		return
+	}
+	h.closing = true
+	h.all.Go(func() {
+		if err := h.p.Close(context.Background()); err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+// run runs the program, and then lets everything come to its end.
+func (h *history) run(program []byte) {
+	for _, b := range program {
+		h.step(int(b&15), int(b>>4))
+		if b&15 == 3 && b>>4 >= 8 {
+			continue // what comes next comes at the same time as the cancellation
+		}
+		synctest.Wait()
+		h.inspect()
+	}
+	// From now on everything succeeds, and everybody must get a value.
+	for i := 0; i < 1000 && h.busy(); i++ {
+		h.answerAll()
+		h.mu.Lock()
+		things, leases := slices.Clone(h.things), slices.Clone(h.leases)
+		h.mu.Unlock()
+		for _, v := range things {
+			h.resize(v, 1)
+		}
+		for _, g := range leases {
+			h.giveBack(g, false)
+		}
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+	}
+	for w := pick(h, &h.waiting, 0); w != nil; w = pick(h, &h.waiting, 0) {
+		h.t.Errorf("get %d was lost: %+v", w.number, h.p.Stats())
+		w.cancel()
+		synctest.Wait()
+	}
+	h.close()
+	synctest.Wait()
+	for h.busy() {
+		h.answerAll()
+		synctest.Wait()
+	}
+	h.all.Wait()
+	for i, v := range h.things {
+		if !v.closed {
+			h.t.Errorf("value %d was never closed: %+v", i, v)
+		}
+	}
+	if s := h.p.Stats(); s.Size+s.Idle+s.InUse+s.Waiting+s.Asking+s.Connecting+s.Closing > 0 || h.permitted != 0 {
+		h.t.Errorf("in the end there is left: %+v, and %d permissions", s, h.permitted)
+	}
+}
+
+// busy reports whether something is under way.
+func (h *history) busy() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting)+len(h.asks)+len(h.opens)+len(h.closes)+len(h.leases) > 0
+}
+
+func (h *history) answerAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, list := range [][]*answer{h.asks, h.opens, h.closes} {
+		for _, a := range list {
+			select {
+			case a.yes <- true:
+			default: // it was answered a moment ago
+			}
+		}
+	}
+}
+
+// inspect looks for what must never be.
+func (h *history) inspect() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s := h.p.Stats()
+	alive := 0
+	for _, v := range h.things {
+		if !v.closed {
+			alive++
+		}
+	}
+	if under := alive + len(h.opens) + len(h.asks); h.max > 0 && under > h.max || s.Size != under {
+		h.t.Errorf("%d values alive, %d being opened, %d asked for, at most %d: %+v", alive, len(h.opens), len(h.asks), h.max, s)
+	}
+	if len(h.asks) > 1 {
+		h.t.Errorf("%d ask at once", len(h.asks))
+	}
+	if checked := s.InUse - len(h.leases); checked < 0 || checked > h.probing || s.Waiting+checked != len(h.waiting) || s.Connecting != len(h.opens) || s.Asking != len(h.asks) {
+		h.t.Errorf("%d leases, %d waiting, %d being opened, %d asked for: %+v", len(h.leases), len(h.waiting), len(h.opens), len(h.asks), s)
+	}
+	served := h.served
+	h.served = nil
+	if h.probing > 0 {
+		return // who waits for a Check is among the waiting
+	}
+	for _, v := range h.things {
+		if h.lendable(v) && len(h.waiting) > 0 {
+			h.t.Errorf("%d wait, and nobody is lent %+v", len(h.waiting), v)
+		}
+	}
+	for _, g := range served {
+		for _, w := range h.waiting {
+			if w.number < g.number && !w.checked {
+				h.t.Errorf("get %d was served before %d", g.number, w.number)
+			}
+		}
+	}
+	if h.closing && len(h.waiting) > 0 {
+		h.t.Errorf("%d wait for a closed pool", len(h.waiting))
+	}
+}
+
+func (h *history) lendable(v *thing) bool {
+	return !v.ended && !v.asked && !v.discarded && time.Since(v.born) < 200*time.Second && v.leases < v.capacity && v.generation == h.resets && !h.closing
+}

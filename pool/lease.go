@@ -1,0 +1,111 @@
+package pool
+
+// An entry is one value and what the pool knows of it. All but value and pool
+// is guarded by the pool's mutex.
+type entry[T any] struct {
+	pool  *Pool[T]
+	value T
+
+	at       int // its place in pool.free, counted from one; 0: it is not there
+	first    slot[T]
+	spare    *slot[T] // further slots that carry no lease
+	leased   int
+	capacity int
+	probing  bool // a Check or Beat is asking it; not to be lent meanwhile
+
+	generation uint64 // the pool's at birth; another one: it is not fit to be lent
+	born       instant
+	expires    instant // MaxLife, drawn at birth
+	beatEvery  instant // BeatEvery, drawn at birth
+	rested     instant // since when it is idle
+	proved     instant // when it last passed a Check or a Beat
+
+	gauging, gaugeAgain bool // Capacity is being read; and must be once more
+
+	condemned bool // it takes no more leases, for this reason:
+	reason    Reason
+	cause     error
+	gone      bool // taken out of the pool; Close is called or will be
+}
+
+// noGeneration is of values that are condemned.
+const noGeneration = 1<<64 - 1
+
+// A slot is what one lease after the other is made of.
+type slot[T any] struct {
+	entry *entry[T]
+	turn  uint64 // counts beginnings and endings
+	next  *slot[T]
+	taken *taken // of the present lease, where LeakAfter is set
+	held  node[*slot[T]]
+}
+
+// lent is what the turns of leases that are out have in common: they are odd.
+const lent = 1
+
+// A Lease is one turn with a value. It is made by Get and ended by Put or
+// Discard, once; what is ended again, or late, when somebody else has the value,
+// does nothing. It may be copied, and ended by another goroutine than the one
+// that took it. The zero Lease has no value, and ending it does nothing.
+type Lease[T any] struct {
+	slot *slot[T]
+	turn uint64
+}
+
+// Value returns the value that is leased. It panics after Put or Discard, which
+// only a bug of the caller's can bring about.
+func (l Lease[T]) Value() T {
+	if l.slot == nil || l.slot.turn != l.turn {
+		panic("pool: Lease.Value after the lease was ended")
+	}
+	return l.slot.entry.value
+}
+
+// Put gives the value back, as good as it was. It does not block.
+func (l Lease[T]) Put() {
+	if l.slot == nil {
+		return
+	}
+	e := l.slot.entry
+	p := e.pool
+	p.mu.Lock()
+	if l.slot.turn != l.turn {
+		p.mu.Unlock()
+		return
+	}
+	p.endLeaseLocked(l.slot)
+	if p.waiters.len == 0 && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
+		p.free.push(e) // what settleLocked would come to, and almost always
+	} else {
+		p.settleLocked(e)
+	}
+	p.mu.Unlock()
+}
+
+// Discard ends the lease because the value is broken, and returns when Close
+// has. A value with other leases takes no more and is closed with the last of
+// them. Without a cause Close is told Discarded.
+func (l Lease[T]) Discard(cause error) {
+	if l.slot == nil {
+		return
+	}
+	e := l.slot.entry
+	p := e.pool
+	p.mu.Lock()
+	if l.slot.turn != l.turn {
+		p.mu.Unlock()
+		return
+	}
+	p.endLeaseLocked(l.slot)
+	e.condemnLocked(Discarded, cause)
+	last := e.leased == 0
+	if last {
+		p.removeLocked(e)
+	} else {
+		p.unlistLocked(e)
+	}
+	p.mu.Unlock()
+	if last {
+		p.close(e)
+	}
+}

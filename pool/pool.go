@@ -1,0 +1,296 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/natwise/natwise/internal/retry"
+)
+
+// A Pool lends values and takes them back. New makes one; the zero Pool is not
+// usable. It may be used by many goroutines. Whoever made it closes it.
+type Pool[T any] struct {
+	cfg    Config[T]
+	epoch  time.Time       // instants count from here
+	dated  bool            // values have dates to be looked at: MaxIdle, MaxLife, Beat
+	life   context.Context // of openings: ends with Close
+	finish context.CancelFunc
+	forget func() // tells a Group that nothing is left; nil: no Group's
+
+	spare            sync.Pool    // of *waiter[T]
+	waited, waitTime atomic.Int64 // hidden: see Stats
+
+	mu sync.Mutex // guards the fields below and all entries; never held while calling cfg
+
+	free    stack[T]         // those that can be lent, or will be after a probe; coldest first
+	waiters list[*waiter[T]] // longest wait first
+	held    list[*slot[T]]   // leases out, where LeakAfter is set; oldest first
+
+	size       int // asking + connecting + overdue + idle or leased + closing
+	connecting int
+	overdue    int // openings that did not heed their timeout, or are from before a Reset
+	closing    int
+	beating    int
+	asking     *opening // nil: nobody is asking
+
+	arrivals   uint64 // Gets so far that found nothing idle
+	generation uint64 // Resets so far
+	purge      error  // what the last one was told
+	learned    int    // capacity of the value opened last; 0: not known yet
+	shut       bool
+	gone       bool          // the Group has forgotten this pool
+	drained    chan struct{} // closed when shut and empty
+	doubt      instant       // when a Beat failed last, or before all time: what was proved before is asked before it is lent
+
+	backoff   retry.Backoff
+	failing   error   // why the last opening failed; nil: it did not
+	notBefore instant // while failing: the next trial
+	fillAt    instant // the next opening for MinIdle
+
+	opened, openFailed uint64
+	closed             [Reasons]uint64
+	lent, ended, fresh uint64 // leases; fresh: of a value that nobody had before
+
+	// The coarse clock: now is at most tickEvery old while ticking.
+	now     instant
+	ticking bool
+	asked   bool // for the time, since the last tick
+	ticker  *time.Timer
+
+	timer  *time.Timer // runs tend
+	wakeAt instant
+}
+
+// New returns a pool. It opens nothing before the first Get, and panics if
+// cfg.Validate finds something wrong.
+func New[T any](cfg Config[T]) *Pool[T] {
+	if err := cfg.Validate(); err != nil {
+		panic(err.Error())
+	}
+	p := &Pool[T]{cfg: cfg, epoch: time.Now(), drained: make(chan struct{}), wakeAt: never, doubt: -1}
+	p.dated = cfg.MaxIdle > 0 || cfg.MaxLife > 0 || cfg.Beat != nil
+	p.life, p.finish = context.WithCancel(context.Background())
+	p.waiters.init()
+	p.held.init()
+	p.backoff = retry.Backoff{First: firstBackoff, Max: maxBackoff}
+	if cfg.Capacity == nil {
+		p.learned = 1
+	}
+	return p
+}
+
+// Get leases a value: the one that was used last, or whatever comes first after
+// those who have waited longer. Without a deadline in ctx it waits as long as it
+// takes. The error is a *WaitError if the deadline passed, context.Cause(ctx) if
+// ctx was canceled, ErrClosed, ErrReset, or why the value could not be opened.
+func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
+	if ctx.Err() != nil {
+		return Lease[T]{}, context.Cause(ctx)
+	}
+	r := request{ctx: ctx}
+	if p.cfg.LeakAfter > 0 {
+		r.taken = takenHere()
+	}
+	p.mu.Lock()
+	r.arrival = p.arrivals
+	for {
+		var l Lease[T]
+		var check bool
+		if e := p.warmestLocked(); e != nil {
+			l, check = p.lendLocked(e, r.taken)
+			p.mu.Unlock()
+		} else {
+			var err error
+			if l, check, err = p.queue(&r); err != nil {
+				return Lease[T]{}, err
+			}
+		}
+		if !check || p.prove(&r, l) {
+			return l, nil
+		}
+		p.mu.Lock()
+		if ctx.Err() != nil {
+			defer p.mu.Unlock()
+			return Lease[T]{}, p.gaveUpLocked(&r)
+		}
+	}
+}
+
+// Do calls f with a leased value, and puts it back if f returns nil or an error
+// marked by Clean. After any other error, and after a panic, the value's state
+// is not known, and it is discarded.
+func (p *Pool[T]) Do(ctx context.Context, f func(ctx context.Context, v T) error) error {
+	l, err := p.Get(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.Discard(errUnfinished) // after Put and Discard it does nothing
+	err = f(ctx, l.Value())
+	if c, ok := err.(*clean); ok {
+		l.Put()
+		return c.error
+	}
+	if err != nil {
+		l.Discard(err)
+		return err
+	}
+	l.Put()
+	return nil
+}
+
+// Reset closes all values that were opened so far: the idle ones now, the leased
+// ones when their leases end. Those who wait get an error that matches ErrReset
+// and cause, and is safe to retry: what they waited for is not known to be there
+// any more. It is for failovers. The values count until they are closed, so that
+// there are never more than Max.
+func (p *Pool[T]) Reset(cause error) {
+	p.mu.Lock()
+	p.renewLocked()
+	p.purge = cause
+	p.failing = nil
+	p.backoff.Reset()
+	for len(p.free) > 0 {
+		e := p.free[len(p.free)-1]
+		p.unlistLocked(e)
+		e.condemnLocked(Purged, cause)
+		if e.leased == 0 && !e.probing {
+			p.expelLocked(e, Purged, cause)
+		}
+	}
+	err := ErrReset
+	if cause != nil {
+		err = &resetError{cause}
+	}
+	p.failWaitersLocked(p.arrivals, err)
+	p.openLocked()
+	p.unlock()
+}
+
+// renewLocked lets no value that was opened or begun so far be lent again.
+func (p *Pool[T]) renewLocked() {
+	p.generation++
+	p.overdue += p.connecting
+	p.connecting = 0
+}
+
+// Reclaim closes the value that was idle for longest, because somebody else needs
+// its room. It reports false if there is none.
+func (p *Pool[T]) Reclaim() bool {
+	p.mu.Lock()
+	defer p.unlock()
+	e := p.coldestLocked()
+	if e == nil {
+		return false
+	}
+	p.expelLocked(e, Reclaimed, nil)
+	return true
+}
+
+// LongestIdle returns for how long the value that Reclaim would close has been
+// idle.
+func (p *Pool[T]) LongestIdle() (idle time.Duration, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.coldestLocked(); e != nil {
+		return p.clock() - e.rested, true
+	}
+	return 0, false
+}
+
+// coldestLocked returns the value that was idle for longest, nil if none is.
+func (p *Pool[T]) coldestLocked() (coldest *entry[T]) {
+	for _, e := range p.free {
+		switch {
+		case e.leased > 0 || e.probing:
+		case p.cfg.Capacity == nil:
+			return e // one lease each: they are in order
+		case coldest == nil || e.rested < coldest.rested:
+			coldest = e
+		}
+	}
+	return coldest
+}
+
+// Close closes the pool: those who wait get ErrClosed, as does every Get from
+// now on; idle values are closed at once, leased ones when their leases end. It
+// returns when all values are closed, or with the cause of ctx and what is left;
+// then the rest still goes on. It may be called again.
+func (p *Pool[T]) Close(ctx context.Context) error {
+	p.mu.Lock()
+	if !p.shut {
+		p.shut = true
+		p.renewLocked()
+		for len(p.free) > 0 {
+			e := p.free[len(p.free)-1]
+			p.unlistLocked(e)
+			if e.leased == 0 && !e.probing {
+				p.expelLocked(e, Shut, nil)
+			}
+		}
+		p.failWaitersLocked(p.arrivals, ErrClosed)
+		p.finish()
+		if p.asking != nil {
+			p.asking.cancel()
+		}
+		p.stopTimersLocked()
+		if p.size == 0 {
+			close(p.drained)
+		}
+	}
+	p.unlock()
+	select {
+	case <-p.drained:
+		return nil
+	default:
+	}
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+	}
+	s := p.Stats()
+	return fmt.Errorf("pool: %d leases are out, %d values being opened, %d being closed: %w",
+		s.InUse, s.Asking+s.Connecting, s.Closing, context.Cause(ctx))
+}
+
+// idleLocked returns how many values can be lent and are leased to nobody.
+func (p *Pool[T]) idleLocked() int {
+	if p.cfg.Capacity == nil {
+		return len(p.free)
+	}
+	n := 0
+	for _, e := range p.free {
+		if e.leased == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// emptyLocked reports whether the pool holds nothing and remembers nothing.
+func (p *Pool[T]) emptyLocked() bool {
+	return p.size == 0 && p.waiters.len == 0 && (p.shut || p.failing == nil || p.clock() >= p.notBefore)
+}
+
+// unlock gives back the lock. A pool of a Group that is empty is forgotten.
+func (p *Pool[T]) unlock() {
+	empty := p.forget != nil && !p.gone && p.emptyLocked()
+	p.gone = p.gone || empty
+	p.mu.Unlock()
+	if empty {
+		p.forget()
+	}
+}
+
+// A resetError is ErrReset with what Reset was told.
+type resetError struct{ cause error }
+
+func (e *resetError) Error() string     { return ErrReset.Error() + ": " + e.cause.Error() }
+func (e *resetError) Unwrap() []error   { return []error{ErrReset, e.cause} }
+func (e *resetError) SafeToRetry() bool { return true }
+
+var errGone = errors.New("pool: forgotten by its group")

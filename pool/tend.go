@@ -1,0 +1,117 @@
+package pool
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// bear gives a fresh value its dates. Jitter is drawn here, once: drawn again at
+// each look it would be none.
+func (e *entry[T]) bear(now instant) {
+	cfg := &e.pool.cfg
+	e.born, e.rested = now, now
+	e.expires = never
+	if cfg.MaxLife > 0 {
+		e.expires = now + shortened(cfg.MaxLife, cfg.MaxLife/4)
+	}
+	if cfg.Beat != nil {
+		e.beatEvery = shortened(cfg.BeatEvery, cfg.BeatEvery/10)
+	}
+}
+
+// shortened returns d less up to most.
+func shortened(d, most time.Duration) time.Duration { return d - rand.N(most+1) }
+
+// dueLocked returns when e, which is in free, wants to be looked at.
+func (p *Pool[T]) dueLocked(e *entry[T]) instant {
+	due := e.expires
+	if e.leased > 0 {
+		return due
+	}
+	if p.cfg.MaxIdle > 0 && p.idleLocked() > p.cfg.MinIdle {
+		due = min(due, e.rested+p.cfg.MaxIdle)
+	}
+	if p.cfg.Beat != nil && p.beating < beatsAtOnce {
+		due = min(due, p.beatDueLocked(e))
+	}
+	return due
+}
+
+// beatDueLocked returns when e is to be asked whether it is still good: at once
+// if a Beat has failed since it was known to be.
+func (p *Pool[T]) beatDueLocked(e *entry[T]) instant {
+	if proved := max(e.rested, e.proved); proved >= p.doubt {
+		return proved + e.beatEvery
+	}
+	return p.doubt
+}
+
+// tend looks after the values that can be lent, coldest first, and after what
+// has waited for this time.
+func (p *Pool[T]) tend() {
+	p.mu.Lock()
+	p.wakeAt = never
+	if p.shut {
+		p.mu.Unlock()
+		return
+	}
+	now := p.clock()
+	p.now = now
+	for i := 0; i < len(p.free); {
+		e := p.free[i]
+		if !e.probing {
+			p.tendLocked(e, now)
+		}
+		if e.at > 0 { // it is still there
+			i++
+		}
+	}
+	leaks := p.leaksLocked(now)
+	p.openLocked()
+	p.unlock()
+	for _, leak := range leaks {
+		p.observe(leak)
+	}
+}
+
+func (p *Pool[T]) tendLocked(e *entry[T], now instant) {
+	switch {
+	case now >= e.expires:
+		p.settleLocked(e)
+		return
+	case e.leased > 0:
+	case p.cfg.MaxIdle > 0 && now-e.rested >= p.cfg.MaxIdle && p.idleLocked() > p.cfg.MinIdle:
+		p.expelLocked(e, Idled, nil)
+		return
+	case p.cfg.Beat != nil && now >= p.beatDueLocked(e) && p.beating < beatsAtOnce:
+		e.probing = true
+		p.beating++
+		go p.beat(e)
+		return
+	}
+	p.armLocked(p.dueLocked(e))
+}
+
+// beat asks an idle value whether it is still good. If it is not, nor may be the
+// others: they are asked at once.
+func (p *Pool[T]) beat(e *entry[T]) {
+	err := errUnfinished // where Beat does not return
+	defer func() {
+		p.mu.Lock()
+		now := p.clock()
+		e.probing = false
+		p.beating--
+		if err == nil {
+			e.proved = now
+		} else {
+			e.condemnLocked(Failed, err)
+			p.doubt = now
+		}
+		p.settleLocked(e)
+		p.openLocked()
+		p.armLocked(now) // another one may be due
+		p.unlock()
+	}()
+	err = p.probe(context.Background(), p.cfg.Beat, e.value)
+}

@@ -1,0 +1,165 @@
+package pool
+
+import (
+	"context"
+	"errors"
+)
+
+// A request is one Get.
+type request struct {
+	ctx     context.Context
+	arrival uint64  // requests that came later have a larger one
+	again   bool    // the value that it was lent failed its check
+	began   instant // 0: it did not need a clock yet
+	taken   *taken
+}
+
+// A waiter is a request that found nothing to lend.
+type waiter[T any] struct {
+	request
+	place node[*waiter[T]]
+	since instant
+
+	// Capacity one: whoever serves never waits for whoever is served. What is
+	// below is set before.
+	ready chan struct{}
+	lease Lease[T]
+	check bool
+	err   error
+}
+
+// queue waits for a value. It is called with the lock and returns without it.
+func (p *Pool[T]) queue(r *request) (l Lease[T], check bool, err error) {
+	switch {
+	case p.gone:
+		p.mu.Unlock()
+		return l, false, errGone
+	case p.shut:
+		p.mu.Unlock()
+		return l, false, ErrClosed
+	}
+	w := p.joinLocked(r)
+	p.openLocked()
+	p.mu.Unlock()
+
+	served := true
+	select {
+	case <-w.ready:
+	case <-r.ctx.Done():
+		p.giveUp(w)
+		served = false
+	}
+	if err = w.err; err == nil && !served {
+		err = p.passOn(w)
+	}
+	took := p.clock() - w.since
+	p.waited.Add(1)
+	p.waitTime.Add(int64(took))
+	l, check = w.lease, w.check
+	w.request, w.lease, w.err = request{}, Lease[T]{}, nil
+	p.spare.Put(w)
+	p.observe(Event{Kind: Waited, Took: took, Err: err})
+	return l, check, err
+}
+
+// joinLocked queues r. One that comes again, because its value failed its check,
+// has kept its turn: it comes before all that were not there before it.
+func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
+	w, _ := p.spare.Get().(*waiter[T])
+	if w == nil {
+		w = &waiter[T]{ready: make(chan struct{}, 1)}
+		w.place.owner = w
+	}
+	w.since = p.clock()
+	if r.began == 0 {
+		r.began = w.since
+	}
+	at := &p.waiters.root
+	if r.again {
+		for at = at.next; at.owner != nil && at.owner.arrival <= r.arrival; {
+			at = at.next
+		}
+	} else {
+		p.arrivals++
+		r.arrival = p.arrivals
+	}
+	w.request = *r
+	p.waiters.insertBefore(&w.place, at)
+	return w
+}
+
+// giveUp takes w, whose context has ended, out of the queue. If it was served or
+// told something meanwhile, giveUp waits for that.
+func (p *Pool[T]) giveUp(w *waiter[T]) {
+	p.mu.Lock()
+	if !w.place.listed() {
+		p.mu.Unlock()
+		<-w.ready
+		return
+	}
+	p.waiters.remove(&w.place)
+	w.err = p.gaveUpLocked(&w.request)
+	p.easeLocked()
+	p.unlock()
+}
+
+// passOn ends the lease of w, whose context had ended before it was served: it
+// could not use it.
+func (p *Pool[T]) passOn(w *waiter[T]) error {
+	p.mu.Lock()
+	defer p.unlock()
+	e := w.lease.slot.entry
+	e.probing = false
+	rested := e.rested
+	p.endLeaseLocked(w.lease.slot)
+	if e.leased == 0 {
+		e.rested = rested // as if nothing had been
+	}
+	p.settleLocked(e)
+	return p.gaveUpLocked(&w.request)
+}
+
+// gaveUpLocked is what r is told after its context has ended.
+func (p *Pool[T]) gaveUpLocked(r *request) error {
+	cause := context.Cause(r.ctx)
+	if !errors.Is(r.ctx.Err(), context.DeadlineExceeded) {
+		return cause // called off: nobody asks why it took so long
+	}
+	return &WaitError{Stats: p.statsLocked(), Max: p.cfg.Max, Waited: p.clock() - r.began,
+		Open: p.failing, Held: p.heldLocked(r.taken), Err: cause}
+}
+
+// tellLocked ends the wait of w with an error.
+func (p *Pool[T]) tellLocked(w *waiter[T], err error) {
+	p.waiters.remove(&w.place)
+	w.err = err
+	w.ready <- struct{}{}
+}
+
+// serveLocked lends e to those who have waited longest, as far as it carries.
+// Those whose context has ended are passed over: they could not use it.
+func (p *Pool[T]) serveLocked(e *entry[T]) {
+	for !e.probing && e.leased < e.capacity {
+		w := p.waiters.front()
+		if w == nil {
+			break
+		}
+		p.waiters.remove(&w.place)
+		if w.ctx.Err() != nil {
+			w.err = p.gaveUpLocked(&w.request)
+			w.ready <- struct{}{}
+			continue
+		}
+		w.lease, w.check = p.lendLocked(e, w.taken)
+		w.ready <- struct{}{}
+	}
+	p.easeLocked()
+}
+
+// failWaitersLocked tells err to those who came until arrival.
+func (p *Pool[T]) failWaitersLocked(arrival uint64, err error) {
+	for w := p.waiters.front(); w != nil && w.arrival <= arrival; w = p.waiters.front() {
+		p.tellLocked(w, err)
+	}
+	p.easeLocked()
+}
