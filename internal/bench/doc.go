@@ -1,0 +1,18 @@
+// Bench puts natwise beside its peers, in one process and in turns.
+//
+//	go -C internal/bench run . [-json] [-only NAME] [-full]
+//
+// It is a module of its own, so that the peers are no dependency of natwise. The
+// exit status is zero only if every bound was kept.
+//
+// A ratio is the median of those of pairs of runs, ours and the peer's, which
+// take turns in who begins: what the machine does otherwise meets both. Its
+// ratio_low and ratio_high are 95 % bounds, each one-sided, from the order of the
+// pairs alone (the sign test): a busy machine throws some pairs far off, which a
+// bootstrap of so few would take for their spread, and the sign test does not.
+// The field ratio_is says which way a ratio goes, the field bound_is which figure
+// the bound is on. "At most" is asked of the median, "above" of ratio_low.
+//
+// The bounds speak of one run. What lasts for all of it, such as how many of its
+// processors the machine really lends, is in each of its pairs.
+package main
