@@ -346,13 +346,59 @@ func TestCloseEndsAsks(t *testing.T) {
 	}
 }
 
+func TestCloseEndsAnAskForMinIdle(t *testing.T) {
+	for _, deaf := range []bool{false, true} {
+		atDesk(t, func(t *testing.T, w *works, d *desk) {
+			w.MinIdle = 1
+			d.deaf = deaf
+			p := w.start()
+			begin(within(t, time.Second), p)
+			time.Sleep(time.Minute)
+			if s := p.Stats(); s.Asking != 1 || s.Waiting != 0 {
+				t.Fatalf("got %+v", s)
+			}
+			if deaf {
+				time.AfterFunc(time.Second, func() { d.grant <- nil })
+			}
+			if err := p.Close(within(t, time.Minute)); err != nil {
+				t.Error(err)
+			}
+			if _, _, released := d.counted(); deaf != (released == 1) || w.opened() != 0 {
+				t.Errorf("%d permissions were released, %d used", released, w.opened())
+			}
+		})
+	}
+}
+
+func TestAnOpeningFromBeforeAResetFailsNobody(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.OpenTimeout = 5 * time.Second
+		w.opening = func(_ context.Context, n int) error {
+			if n == 1 {
+				time.Sleep(time.Minute) // it ignores its context
+			}
+			return nil
+		}
+		p := w.start()
+		begin(t.Context(), p)
+		p.Reset(nil)
+		time.Sleep(10 * time.Second)
+		obtain(t, p).Put()
+		if s := p.Stats(); s.Connecting != 1 || s.Size != 2 || s.OpenFailed != 0 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
 func TestClosingAPoolThatWasNeverUsed(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *works) {
 		over, cancel := context.WithCancel(t.Context())
 		cancel()
 		p := w.start()
-		if err := p.Close(over); err != nil {
-			t.Error(err)
+		for range 64 { // no select may throw a coin
+			if err := p.Close(over); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if _, err := p.Get(t.Context()); err != pool.ErrClosed {
 			t.Errorf("got %v", err)

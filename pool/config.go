@@ -41,7 +41,8 @@ type Config[T any] struct {
 
 	// Check asks an idle value whether it is still good, before it is lent. Its
 	// context is that of the Get. CheckAfter is for how long it must have been
-	// idle to be asked. Zero: always.
+	// idle to be asked. Zero: always. What was opened for those who wait is not
+	// asked before its first lease.
 	Check      func(ctx context.Context, v T) error
 	CheckAfter time.Duration
 

@@ -2,14 +2,9 @@ package pool
 
 import "context"
 
-// lendLocked begins a lease of e, and reports whether e must be checked first.
-func (p *Pool[T]) lendLocked(e *entry[T], t *taken) (l Lease[T], check bool) {
-	if e.leased == 0 && (p.cfg.Check != nil || p.doubt >= 0) {
-		check = p.doubtfulLocked(e)
-		e.probing = check
-	}
-	e.leased++
-	if e.leased >= e.capacity && e.at > 0 {
+// lendLocked begins a lease of e.
+func (p *Pool[T]) lendLocked(e *entry[T]) Lease[T] {
+	if e.leased++; e.leased >= e.capacity && e.at > 0 {
 		p.free.remove(e)
 	}
 	s := &e.first
@@ -24,10 +19,21 @@ func (p *Pool[T]) lendLocked(e *entry[T], t *taken) (l Lease[T], check bool) {
 	if p.cfg.MinIdle > 0 && p.idleLocked() < p.cfg.MinIdle {
 		p.armLocked(max(p.fillAt, p.nowLocked()+fillEvery))
 	}
-	if t != nil {
-		p.holdLocked(s, t)
+	return Lease[T]{s, s.turn}
+}
+
+// lendWarilyLocked begins a lease of e for r, and reports whether e must be asked
+// first.
+func (p *Pool[T]) lendWarilyLocked(e *entry[T], r *request) (l Lease[T], check bool) {
+	if e.leased == 0 {
+		check = p.doubtfulLocked(e)
+		e.probing = check
 	}
-	return Lease[T]{s, s.turn}, check
+	l = p.lendLocked(e)
+	if r.taken != nil {
+		p.holdLocked(l.slot, r.taken)
+	}
+	return l, check
 }
 
 // slotLocked returns one more slot of a shared value.
@@ -204,6 +210,9 @@ func (p *Pool[T]) gauge(e *entry[T]) {
 
 // doubtfulLocked reports whether e must be asked before it is lent.
 func (p *Pool[T]) doubtfulLocked(e *entry[T]) bool {
+	if p.cfg.Check == nil && p.doubt < 0 {
+		return false
+	}
 	if e.at == 0 && e.first.turn == 0 {
 		return false // fresh from Open; else one that never passes would be opened without end
 	}

@@ -71,7 +71,8 @@ func (e *WaitError) SafeToRetry() bool { return true }
 func (e *WaitError) Timeout() bool { return true }
 
 // Clean marks an error after which the value is as good as before: an answer
-// that says no. Do puts the value back then, and returns err itself.
+// that says no. A function that returns it to Do, not wrapped again, has the
+// value put back, and Do returns err itself.
 func Clean(err error) error {
 	if err == nil {
 		return nil

@@ -247,24 +247,28 @@ func TestAnUntouchedPoolTrimsItself(t *testing.T) {
 }
 
 func TestTrimmingTakesTheColdestAndStopsAtMinIdle(t *testing.T) {
-	inCellar(t, func(_ *cellar, cfg *pool.Config[*jar]) {
-		cfg.MaxIdle, cfg.MinIdle = time.Minute, 2
-	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
-		all := takeMany(t, p, 5)
-		pass(time.Second) // MinIdle is filled: seven values
-		warmest := all[4].Value()
-		for _, l := range all {
-			l.Put()
-			time.Sleep(time.Second)
-		}
-		pass(time.Hour)
-		if s := p.Stats(); s.Size != 2 || s.Idle != 2 || s.Opened != 7 {
-			t.Errorf("got %+v", s)
-		}
-		if got := c.closed(); slices.Contains(got, warmest.n) || len(got) != 5 {
-			t.Errorf("closed %v, the warmest is %d", got, warmest.n)
-		}
-	})
+	for _, apart := range []time.Duration{0, time.Second} {
+		t.Run(fmt.Sprint("put back ", apart, " apart"), func(t *testing.T) {
+			inCellar(t, func(_ *cellar, cfg *pool.Config[*jar]) {
+				cfg.MaxIdle, cfg.MinIdle = time.Minute, 2
+			}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+				all := takeMany(t, p, 5)
+				pass(time.Second) // MinIdle is filled: seven values
+				warmest := all[4].Value()
+				for _, l := range all {
+					time.Sleep(apart)
+					l.Put()
+				}
+				pass(time.Hour)
+				if s := p.Stats(); s.Size != 2 || s.Idle != 2 || s.Opened != 7 {
+					t.Errorf("got %+v", s)
+				}
+				if got := c.closed(); slices.Contains(got, warmest.n) || len(got) != 5 {
+					t.Errorf("closed %v, the warmest is %d", got, warmest.n)
+				}
+			})
+		})
+	}
 }
 
 func TestAValueUsedInTimeIsNotTrimmed(t *testing.T) {
@@ -696,6 +700,24 @@ func TestOnlyIdleValuesAreBeatenAndForHours(t *testing.T) {
 		}
 		if n := len(beats); n < 600 || n > 667 {
 			t.Errorf("beaten %d times in ten hours", n)
+		}
+	})
+}
+
+func TestASharedValueIsNeitherBeatenNorTrimmedWhileItIsLent(t *testing.T) {
+	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+		cfg.Beat, cfg.BeatEvery, cfg.MaxIdle = c.taste, time.Minute, 10*time.Minute
+		cfg.Capacity = func(*jar) int { return 2 }
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		all := takeMany(t, p, 3) // of 1, 1, 2
+		time.Sleep(time.Minute)
+		putBack(all[1:])
+		pass(time.Hour)
+		if got := c.closed(); !slices.Equal(got, []int{2}) {
+			t.Errorf("closed %v", got)
+		}
+		if one, two := len(c.jars[0].asked), len(c.jars[1].asked); one != 0 || two < 9 {
+			t.Errorf("the one that is lent was beaten %d times, the idle one %d times", one, two)
 		}
 	})
 }

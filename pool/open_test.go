@@ -157,6 +157,26 @@ func TestAnOpenThatIgnoresItsContextCountsAsFailedASecondLater(t *testing.T) {
 	})
 }
 
+func TestWhoCameDuringAnOpenThatIsOverdueGetsTheNext(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.OpenTimeout = 5 * time.Second
+		w.opening = func(_ context.Context, n int) error {
+			if n == 1 {
+				time.Sleep(time.Hour)
+			}
+			return nil
+		}
+		p := w.start()
+		begin(within(t, time.Second), p)
+		time.Sleep(3 * time.Second)
+		g := begin(t.Context(), p)
+		if v := g.value(t); v.n != 2 || g.took < 3*time.Second || g.took > 4*time.Second {
+			t.Errorf("got value %d after %v", v.n, g.took)
+		}
+		g.lease.Put()
+	})
+}
+
 func TestALateFailureIsNoSecondFailure(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *works) {
 		w.OpenTimeout = time.Second
@@ -430,6 +450,36 @@ func TestAPermissionThatIsNeededAgainIsUsed(t *testing.T) {
 		if asks, _, released := d.counted(); asks != 1 || released != 0 {
 			t.Errorf("%d asked, %d released", asks, released)
 		}
+	})
+}
+
+func TestAnOpeningBeginsWithItsPermission(t *testing.T) {
+	atDesk(t, func(t *testing.T, w *works, d *desk) {
+		w.refuseUntil(2, time.Second)
+		p := w.start()
+		first := begin(t.Context(), p)
+		second := begin(t.Context(), p) // during the Ask, before the Open
+		d.grant <- nil
+		for _, g := range []*getting{first, second} {
+			if err := g.failure(t); err != errRefused || g.took != time.Second {
+				t.Errorf("got %v after %v", err, g.took)
+			}
+		}
+	})
+}
+
+func TestAPermissionFromBeforeAResetIsGoodAfterIt(t *testing.T) {
+	atDesk(t, func(t *testing.T, w *works, d *desk) {
+		d.deaf = true
+		p := w.start()
+		begin(t.Context(), p)
+		p.Reset(nil)
+		g := begin(t.Context(), p)
+		d.grant <- nil
+		if v := g.value(t); v.n != 1 {
+			t.Errorf("got value %d", v.n)
+		}
+		g.lease.Put()
 	})
 }
 

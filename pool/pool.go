@@ -44,6 +44,7 @@ type Pool[T any] struct {
 	shut       bool
 	gone       bool          // the Group has forgotten this pool
 	drained    chan struct{} // closed when shut and empty
+	wary       bool          // a lease needs more than a value: it is asked, or kept track of
 	doubt      instant       // when a Beat failed last, or before all time: what was proved before is asked before it is lent
 
 	backoff   retry.Backoff
@@ -77,6 +78,7 @@ func New[T any](cfg Config[T]) *Pool[T] {
 	p.waiters.init()
 	p.held.init()
 	p.backoff = retry.Backoff{First: firstBackoff, Max: maxBackoff}
+	p.wary = cfg.Check != nil || cfg.LeakAfter > 0
 	if cfg.Capacity == nil {
 		p.learned = 1
 	}
@@ -91,6 +93,19 @@ func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 	if ctx.Err() != nil {
 		return Lease[T]{}, context.Cause(ctx)
 	}
+	p.mu.Lock()
+	e := p.warmestLocked()
+	if e == nil || p.wary {
+		p.mu.Unlock()
+		return p.get(ctx)
+	}
+	l := p.lendLocked(e)
+	p.mu.Unlock()
+	return l, nil
+}
+
+// get is Get where something may have to be waited for, asked or kept track of.
+func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
 	r := request{ctx: ctx}
 	if p.cfg.LeakAfter > 0 {
 		r.taken = takenHere()
@@ -98,16 +113,12 @@ func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 	p.mu.Lock()
 	r.arrival = p.arrivals
 	for {
-		var l Lease[T]
 		var check bool
 		if e := p.warmestLocked(); e != nil {
-			l, check = p.lendLocked(e, r.taken)
+			l, check = p.lendWarilyLocked(e, &r)
 			p.mu.Unlock()
-		} else {
-			var err error
-			if l, check, err = p.queue(&r); err != nil {
-				return Lease[T]{}, err
-			}
+		} else if l, check, err = p.queue(&r); err != nil {
+			return Lease[T]{}, err
 		}
 		if !check || p.prove(&r, l) {
 			return l, nil

@@ -106,6 +106,21 @@ func TestAValueThatShrinksIsNotLentBeyondItsCapacity(t *testing.T) {
 	})
 }
 
+func TestAValueThatShrankToOneLeaseIsLentOnce(t *testing.T) {
+	inSharedBubble(t, 3, func(t *testing.T, w *shared) {
+		w.Max = 1
+		p := w.start()
+		leases := w.obtain(t, 3)
+		w.resize(1)
+		putAll(leases[:2])
+		if _, err := p.Get(within(t, time.Second)); !errors.Is(err, pool.ErrWait) {
+			t.Errorf("a second lease: %v", err)
+		}
+		leases[2].Put()
+		obtain(t, p).Put()
+	})
+}
+
 func TestAValueWithoutCapacityIsClosedWithItsLastLease(t *testing.T) {
 	inSharedBubble(t, 4, func(t *testing.T, w *shared) {
 		p := w.start()
@@ -202,6 +217,29 @@ func TestAChangeWhileCapacityIsReadIsNotMissed(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		putAll(append(l, w.obtain(t, 2)...))
+	})
+}
+
+func TestAValueDiscardedWhileItsCapacityIsReadIsClosedOnce(t *testing.T) {
+	inSharedBubble(t, 1, func(t *testing.T, w *shared) {
+		var slow atomic.Bool
+		w.Capacity = func(*item) int {
+			if slow.Load() {
+				time.Sleep(time.Second)
+			}
+			return 1
+		}
+		w.start()
+		l := obtain(t, w.pool)
+		v := l.Value()
+		slow.Store(true)
+		go w.resize(1)
+		synctest.Wait()
+		l.Discard(nil)
+		time.Sleep(time.Minute)
+		if n, _ := w.fate(v); n != 1 {
+			t.Errorf("closed %d times", n)
+		}
 	})
 }
 

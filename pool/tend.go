@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"context"
 	"math/rand/v2"
 	"time"
 )
@@ -106,12 +105,12 @@ func (p *Pool[T]) beat(e *entry[T]) {
 			e.proved = now
 		} else {
 			e.condemnLocked(Failed, err)
-			p.doubt = now
+			p.doubt, p.wary = now, true
 		}
 		p.settleLocked(e)
 		p.openLocked()
 		p.armLocked(now) // another one may be due
 		p.unlock()
 	}()
-	err = p.probe(context.Background(), p.cfg.Beat, e.value)
+	err = p.probe(p.life, p.cfg.Beat, e.value)
 }

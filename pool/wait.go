@@ -150,7 +150,7 @@ func (p *Pool[T]) serveLocked(e *entry[T]) {
 			w.ready <- struct{}{}
 			continue
 		}
-		w.lease, w.check = p.lendLocked(e, w.taken)
+		w.lease, w.check = p.lendWarilyLocked(e, &w.request)
 		w.ready <- struct{}{}
 	}
 	p.easeLocked()
