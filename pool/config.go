@@ -21,7 +21,8 @@ type Config[T any] struct {
 	// Ask, instead of Open, asks for permission first, where opening needs one:
 	// a port, a slot of a semaphore. Its context ends when nobody needs the value
 	// any more. There is at most one Ask at a time, however many wait: fairness
-	// between pools must not go by the length of their queues.
+	// between pools must not go by the length of their queues. It must heed its
+	// context; how long it may take is its own affair.
 	Ask func(ctx context.Context) (Permit[T], error)
 
 	// Close ends a value, for a cause: what Discard was given, or a Reason. Until

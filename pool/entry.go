@@ -123,6 +123,9 @@ func (e *entry[T]) condemnLocked(reason Reason, cause error) {
 		cause = reason
 	}
 	e.condemned, e.reason, e.cause = true, reason, cause
+	if e.generation == e.pool.generation {
+		e.pool.fit--
+	}
 	e.generation = noGeneration
 }
 
@@ -151,13 +154,12 @@ func (p *Pool[T]) expelLocked(e *entry[T], reason Reason, cause error) {
 // close ends a value that was removed. It takes up room until Close returned.
 func (p *Pool[T]) close(e *entry[T]) {
 	defer func() {
+		p.observe(Event{Kind: Closed, Took: p.clock() - e.born, Reason: e.reason, Err: e.cause})
 		p.mu.Lock()
 		p.closing--
 		p.size--
 		p.roomLocked()
-		age := p.clock() - e.born
 		p.unlock()
-		p.observe(Event{Kind: Closed, Took: age, Reason: e.reason, Err: e.cause})
 	}()
 	if p.cfg.Close != nil {
 		p.cfg.Close(e.value, e.cause)

@@ -113,7 +113,8 @@ func (p *Pool[T]) answered(o *opening, permit Permit[T], err error) {
 		go p.open(o, permit)
 	case err != nil && !calledOff:
 		p.size--
-		p.openFailedLocked(o, err)
+		p.openFailed++
+		p.failLocked(o, err)
 	default:
 		err = nil
 		p.size--
@@ -163,69 +164,71 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 		p.connecting--
 	}
 	now := p.clock()
-	if err == nil {
-		p.opened++
-		e.bear(now)
-	}
+	current := e.generation == p.generation
 	switch {
 	case err != nil:
 		p.size--
-		if !past {
-			p.openFailedLocked(o, err)
-		}
-	case e.generation != p.generation:
-		p.settleLocked(e)
-	case e.capacity <= 0:
+	case current && e.capacity <= 0:
 		err = fmt.Errorf("pool: the Capacity of a fresh value is %d", e.capacity)
+		e.bear(now)
 		p.expelLocked(e, Spent, err)
-		p.openFailedLocked(o, err)
 	default:
-		p.failing = nil
-		p.backoff.Reset()
-		p.learnLocked(e)
+		e.bear(now)
+		if current {
+			p.failing = nil
+			p.backoff.Reset()
+			p.learnLocked(e)
+		}
 		p.settleLocked(e)
+	}
+	if err != nil && !o.overdue {
+		p.openFailed++
+	}
+	if err != nil && !past {
+		p.failLocked(o, err)
 	}
 	p.roomLocked()
 	p.unlock()
-	kind := Opened
-	if err != nil {
-		kind = OpenFailed
+	switch {
+	case err == nil:
+		p.observe(Event{Kind: Opened, Took: now - o.began})
+	case !o.overdue: // or it was told
+		p.observe(Event{Kind: OpenFailed, Took: now - o.began, Err: err})
 	}
-	p.observe(Event{Kind: kind, Took: now - o.began, Err: err})
 }
 
 // openOverdue counts no more on an Open that does not heed its timeout. What it
 // returns in the end is welcome; until then it takes up room.
 func (p *Pool[T]) openOverdue(o *opening) {
 	p.mu.Lock()
-	defer p.unlock()
 	if o.done || o.generation != p.generation {
+		p.mu.Unlock()
 		return
 	}
 	o.overdue = true
 	p.connecting--
 	p.overdue++
-	p.openFailedLocked(o, fmt.Errorf("pool: Open has not returned: %w", context.DeadlineExceeded))
+	p.openFailed++
+	err := fmt.Errorf("pool: Open has not returned: %w", context.DeadlineExceeded)
+	p.failLocked(o, err)
 	p.openLocked()
+	took := p.clock() - o.began
+	p.unlock()
+	p.observe(Event{Kind: OpenFailed, Took: took, Err: err})
 }
 
-// openFailedLocked backs off. If nothing is there or under way that could serve
+// failLocked backs off. If nothing is there or under way that could serve
 // those who saw the opening begin, they fail too, when their patience is over.
-func (p *Pool[T]) openFailedLocked(o *opening, err error) {
+func (p *Pool[T]) failLocked(o *opening, err error) {
 	now := p.clock()
-	p.openFailed++
 	if p.failing == nil || o.trial { // those that fail together are one failure
 		p.notBefore = now + p.backoff.Next()
 	}
 	p.failing = err
-	alive := p.size - p.overdue - p.closing
-	if p.asking != nil {
-		alive--
-	}
 	if p.forget != nil {
 		p.armLocked(p.notBefore)
 	}
-	if alive > 0 {
+	if p.connecting+p.fit > 0 {
 		return
 	}
 	for w := p.waiters.front(); w != nil && w.arrival <= o.arrival; {

@@ -31,6 +31,7 @@ type Pool[T any] struct {
 	held    list[*slot[T]]   // leases out, where LeakAfter is set; oldest first
 
 	size       int // asking + connecting + overdue + idle or leased + closing
+	fit        int // values that can be lent, or will be when they are put back
 	connecting int
 	overdue    int // openings that did not heed their timeout, or are from before a Reset
 	closing    int
@@ -185,7 +186,7 @@ func (p *Pool[T]) Reset(cause error) {
 func (p *Pool[T]) renewLocked() {
 	p.generation++
 	p.overdue += p.connecting
-	p.connecting = 0
+	p.connecting, p.fit = 0, 0
 }
 
 // Reclaim closes the value that was idle for longest, because somebody else needs

@@ -5,10 +5,13 @@ import (
 	"time"
 )
 
-// bear gives a fresh value its dates. Jitter is drawn here, once: drawn again at
-// each look it would be none.
+// bear counts a fresh value and gives it its dates. Jitter is drawn here, once:
+// drawn again at each look it would be none.
 func (e *entry[T]) bear(now instant) {
-	cfg := &e.pool.cfg
+	p, cfg := e.pool, &e.pool.cfg
+	if p.opened++; e.generation == p.generation {
+		p.fit++
+	}
 	e.born, e.rested = now, now
 	e.expires = never
 	if cfg.MaxLife > 0 {

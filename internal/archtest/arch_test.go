@@ -25,6 +25,7 @@ var rooms = map[string][]string{
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath"},
 	"pool":                     {"internal/retry"},
+	"pool/conns":               {"dialer", "keepalive", "pool"},
 	"internal/retry":           {},
 	"internal/memnet":          {},
 	"internal/fauxnat":         {"keepalive/netpath"},

@@ -1,0 +1,274 @@
+package conns
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/pool"
+)
+
+// A Config says how connections are kept. The zero Config is useful: plain TCP,
+// as many connections as the ledger has ports, kept until somebody needs their
+// ports.
+type Config struct {
+	// TLS, if not nil, is spoken on each connection. An empty ServerName means
+	// the host that was asked for.
+	TLS *tls.Config
+
+	// Hello makes a fresh connection ready, after TLS: a password, a version. It
+	// returns the connection to be used, which is c or has it below (a method
+	// NetConn, as *tls.Conn has). Its context ends after OpenTimeout.
+	Hello func(ctx context.Context, c net.Conn) (net.Conn, error)
+
+	// Beat asks an idle connection whether its far end is alive, every BeatEvery:
+	// a PING and its answer. It must leave nothing unread, and heed its context,
+	// which has a deadline. Without Beat, idle connections are looked at every
+	// 10 s for a FIN or a RST, so that their ports are free soon.
+	Beat      func(ctx context.Context, c net.Conn) error
+	BeatEvery time.Duration
+
+	// Max, MinIdle, MaxIdle and MaxLife are those of pool.Config, for each
+	// address. Max zero: as many as the ledger has ports for.
+	Max     int
+	MinIdle int
+	MaxIdle time.Duration
+	MaxLife time.Duration
+
+	// OpenTimeout, ProbeTimeout, Patience and LeakAfter are those of pool.Config.
+	OpenTimeout  time.Duration
+	ProbeTimeout time.Duration
+	Patience     time.Duration
+	LeakAfter    time.Duration
+
+	// Observe is told of what happens with connections to address, under no lock.
+	// It must not block.
+	Observe func(address string, e pool.Event)
+}
+
+// Validate returns what is wrong with c, by field and value: New panics with it.
+func (c Config) Validate() error { return (&Pool{cfg: c}).config(key{}).Validate() }
+
+// lookEvery is how often idle connections are looked at without Config.Beat.
+const lookEvery = 10 * time.Second
+
+// A Pool keeps connections to any number of addresses, each with a pool.Pool of
+// its own. New makes one. It may be used by many goroutines. Whoever made it
+// closes it.
+type Pool struct {
+	dialer *dialer.Dialer
+	cfg    Config
+	group  pool.Group[key, *conn]
+}
+
+type key struct{ network, address string }
+
+// New returns a pool of connections that d dials; nil is the zero Dialer. It
+// dials nothing before the first Get, and panics if cfg.Validate finds something
+// wrong.
+func New(d *dialer.Dialer, cfg Config) *Pool {
+	if err := cfg.Validate(); err != nil {
+		panic(err.Error())
+	}
+	if d == nil {
+		d = new(dialer.Dialer)
+	}
+	p := &Pool{dialer: d, cfg: cfg}
+	p.group.New = p.config
+	return p
+}
+
+// Get returns a connection to address that is in order as far as anybody can
+// tell: an idle one, or whatever comes first after those who have waited longer.
+// The network is "tcp", "tcp4" or "tcp6". The error names the address; it is
+// that of pool.Pool.Get, or why the connection could not be dialed, such as a
+// *dialer.DialError. Nothing was sent then.
+func (p *Pool) Get(ctx context.Context, network, address string) (*Conn, error) {
+	for {
+		l, err := p.group.Get(ctx, key{network, address})
+		if err != nil {
+			return nil, named(network, address, err)
+		}
+		c := l.Value()
+		if err := c.unpark(); err != nil { // fresh, and taken from us at once
+			l.Discard(err)
+			continue
+		}
+		return &Conn{conn: c, lease: l}, nil
+	}
+}
+
+// named adds the address, where the error does not say it.
+func named(network, address string, err error) error {
+	var d *dialer.DialError
+	if errors.As(err, &d) {
+		return err
+	}
+	return fmt.Errorf("conns: %s %s: %w", network, address, err)
+}
+
+// Stats yields the figures of each address that has connections or waiters.
+func (p *Pool) Stats() iter.Seq2[string, pool.Stats] {
+	return func(yield func(string, pool.Stats) bool) {
+		for k, q := range p.group.Pools() {
+			if !yield(k.address, q.Stats()) {
+				return
+			}
+		}
+	}
+}
+
+// Reset closes all connections to address: the idle ones now, the others when
+// they are put back. It is for a server that is known to have gone. Those who
+// wait get an error that matches pool.ErrReset and cause.
+func (p *Pool) Reset(network, address string, cause error) {
+	for k, q := range p.group.Pools() {
+		if k == (key{network, address}) {
+			q.Reset(cause)
+		}
+	}
+}
+
+// Reclaim closes the connection that was idle for longest, to whatever address.
+// It reports false if there is none.
+func (p *Pool) Reclaim() bool { return p.group.Reclaim() }
+
+// Close closes the pool: idle connections now, the others when their users are
+// done. It waits for those as long as ctx lasts.
+func (p *Pool) Close(ctx context.Context) error { return p.group.Close(ctx) }
+
+// config is that of the pool for one address.
+func (p *Pool) config(k key) pool.Config[*conn] {
+	cfg := pool.Config[*conn]{
+		Ask: func(ctx context.Context) (pool.Permit[*conn], error) {
+			r, err := p.dialer.Reserve(ctx, k.network, k.address)
+			if err != nil {
+				return nil, err
+			}
+			return &permit{p, k, r}, nil
+		},
+		Close:        func(c *conn, _ error) { c.close() },
+		Check:        func(_ context.Context, c *conn) error { return c.check() },
+		Beat:         p.beat,
+		BeatEvery:    p.cfg.BeatEvery,
+		Max:          p.cfg.Max,
+		MinIdle:      p.cfg.MinIdle,
+		MaxIdle:      p.cfg.MaxIdle,
+		MaxLife:      p.cfg.MaxLife,
+		OpenTimeout:  p.cfg.OpenTimeout,
+		ProbeTimeout: p.cfg.ProbeTimeout,
+		Patience:     p.cfg.Patience,
+		LeakAfter:    p.cfg.LeakAfter,
+	}
+	switch {
+	case p.cfg.Beat == nil && p.cfg.BeatEvery == 0:
+		cfg.BeatEvery = lookEvery
+	case p.cfg.Beat == nil:
+		cfg.Beat = nil // which Validate will not like
+	}
+	if p.cfg.Observe != nil {
+		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
+	}
+	return cfg
+}
+
+// beat asks an idle connection whether its far end is alive.
+func (p *Pool) beat(ctx context.Context, c *conn) error {
+	if p.cfg.Beat == nil {
+		return c.look()
+	}
+	if err := c.unpark(); err != nil {
+		return err
+	}
+	if err := c.until(ctx, p.cfg.Beat); err != nil {
+		return err
+	}
+	if err := c.look(); err != nil {
+		return err
+	}
+	return c.park()
+}
+
+// A permit is a port that is reserved for one connection.
+type permit struct {
+	pool *Pool
+	key  key
+	*dialer.Reservation
+}
+
+// Open dials, and says what is to be said before the connection can be used.
+func (p *permit) Open(ctx context.Context) (*conn, error) {
+	dialed, err := p.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.pool.prepare(ctx, p.key, dialed)
+	if err != nil {
+		dialed.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (p *Pool) prepare(ctx context.Context, k key, dialed net.Conn) (*conn, error) {
+	flow, ok := dialer.Unwrap(dialed)
+	if !ok {
+		return nil, fmt.Errorf("conns: a %T is not accounted for", dialed) // a unix socket, if anything
+	}
+	c := &conn{Conn: dialed, flow: flow}
+	if p.cfg.TLS != nil {
+		client, err := handshake(ctx, k.address, dialed, p.cfg.TLS)
+		if err != nil {
+			return nil, err
+		}
+		c.Conn = client
+	}
+	if p.cfg.Hello != nil {
+		err := c.until(ctx, func(ctx context.Context, was net.Conn) (err error) {
+			c.Conn, err = p.cfg.Hello(ctx, was)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if below, ok := dialer.Unwrap(c.Conn); !ok || below != flow {
+			return nil, fmt.Errorf("conns: Config.Hello returned a %T that has not its connection below it", c.Conn)
+		}
+	}
+	return c, c.park()
+}
+
+func handshake(ctx context.Context, address string, dialed net.Conn, cfg *tls.Config) (net.Conn, error) {
+	if cfg.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	client := tls.Client(dialed, cfg)
+	return client, client.HandshakeContext(ctx)
+}
+
+// until calls f with the connection, whose deadline is that of ctx meanwhile: what
+// does not look at ctx is ended too.
+func (c *conn) until(ctx context.Context, f func(context.Context, net.Conn) error) error {
+	if deadline, ok := ctx.Deadline(); ok {
+		c.flow.SetDeadline(deadline)
+	}
+	stop := context.AfterFunc(ctx, func() { c.flow.SetDeadline(past) })
+	err := f(ctx, c.Conn)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = c.flow.SetDeadline(time.Time{})
+	}
+	return err
+}
