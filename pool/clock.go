@@ -5,6 +5,9 @@ import "time"
 // An instant is a time since the pool was made, by the monotonic clock.
 type instant = time.Duration
 
+// justNow is when a lease has ended of which nobody needed to know the time yet.
+const justNow = instant(-1)
+
 const never = instant(1<<63 - 1)
 
 // clock reads the clock; nowLocked is for where a reading may be old.

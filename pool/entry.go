@@ -60,9 +60,7 @@ func (p *Pool[T]) endLeaseLocked(s *slot[T]) {
 	if s != &e.first {
 		s.next, e.spare = e.spare, s
 	}
-	if e.leased == 0 {
-		e.rested = p.nowLocked()
-	}
+	e.rested = justNow
 }
 
 // settleLocked finds the place of e after anything about it has changed: lent to
@@ -85,9 +83,14 @@ func (p *Pool[T]) settleLocked(e *entry[T]) {
 	if e.at == 0 {
 		p.free.push(e)
 	}
+	if e.leased == 0 && e.rested == justNow {
+		e.rested = p.nowLocked()
+	}
 	if p.dated {
 		p.armLocked(p.dueLocked(e))
-		p.armLocked(p.dueLocked(p.free[0])) // which MinIdle may not need any more
+		if coldest := p.free[0]; p.cfg.MinIdle > 0 && !coldest.probing {
+			p.armLocked(p.dueLocked(coldest)) // MinIdle may not need it any more
+		}
 	}
 }
 
@@ -218,6 +221,9 @@ func (p *Pool[T]) doubtfulLocked(e *entry[T]) bool {
 	if e.at == 0 && e.first.turn == 0 {
 		return false // fresh from Open; else one that never passes would be opened without end
 	}
+	if e.rested == justNow {
+		return p.cfg.Check != nil && p.cfg.CheckAfter == 0
+	}
 	proved := max(e.rested, e.proved)
 	return proved < p.doubt || p.cfg.Check != nil && max(0, p.nowLocked()-proved) >= p.cfg.CheckAfter
 }
@@ -225,9 +231,7 @@ func (p *Pool[T]) doubtfulLocked(e *entry[T]) bool {
 // prove asks the value of l, which lendLocked doubted, whether it is still good.
 // If not, the lease is over and the value is closed.
 func (p *Pool[T]) prove(r *request, l Lease[T]) (good bool) {
-	if r.again = true; r.began == 0 {
-		r.began = p.clock()
-	}
+	r.again = true
 	e := l.slot.entry
 	err := errUnfinished // a panic
 	defer func() {

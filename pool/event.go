@@ -100,13 +100,13 @@ func (p *Pool[T]) statsLocked() Stats {
 		Size: p.size, Idle: p.idleLocked(), Connecting: p.connecting + p.overdue, Closing: p.closing,
 		InUse: int(p.lent - p.ended), Waiting: p.waiters.len,
 		Opened: p.opened, OpenFailed: p.openFailed, Closed: p.closed, Reused: p.lent - p.fresh,
-		Waited: uint64(p.waited.Load()), WaitTime: time.Duration(p.waitTime.Load()),
+		Waited: p.waits - uint64(p.waiters.len), WaitTime: time.Duration(p.waitTime.Load()),
 	}
 	if p.asking != nil {
 		s.Asking = 1
 	}
 	if w := p.waiters.front(); w != nil {
-		s.OldestWait = p.clock() - w.since
+		s.OldestWait = p.clock() - w.began
 	}
 	return s
 }

@@ -17,7 +17,7 @@ type entry[T any] struct {
 	born       instant
 	expires    instant // MaxLife, drawn at birth
 	beatEvery  instant // BeatEvery, drawn at birth
-	rested     instant // since when it is idle
+	rested     instant // since when it is idle, or justNow
 	proved     instant // when it last passed a Check or a Beat
 
 	gauging, gaugeAgain bool // Capacity is being read; and must be once more
@@ -76,6 +76,7 @@ func (l Lease[T]) Put() {
 	p.endLeaseLocked(l.slot)
 	if p.waiters.len == 0 && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
 		p.free.push(e) // what settleLocked would come to, and almost always
+		e.rested = p.nowLocked()
 	} else {
 		p.settleLocked(e)
 	}

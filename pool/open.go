@@ -233,7 +233,7 @@ func (p *Pool[T]) failLocked(o *opening, err error) {
 	}
 	for w := p.waiters.front(); w != nil && w.arrival <= o.arrival; {
 		next := w.place.next.owner
-		if now-w.since >= p.cfg.Patience {
+		if now-w.began >= p.cfg.Patience {
 			p.tellLocked(w, err)
 		}
 		w = next

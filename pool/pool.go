@@ -21,8 +21,8 @@ type Pool[T any] struct {
 	finish context.CancelFunc
 	forget func() // tells a Group that nothing is left; nil: no Group's
 
-	spare            sync.Pool    // of *waiter[T]
-	waited, waitTime atomic.Int64 // hidden: see Stats
+	spare    sync.Pool    // of *waiter[T]
+	waitTime atomic.Int64 // of all Gets that waited
 
 	mu sync.Mutex // guards the fields below and all entries; never held while calling cfg
 
@@ -56,6 +56,7 @@ type Pool[T any] struct {
 	opened, openFailed uint64
 	closed             [Reasons]uint64
 	lent, ended, fresh uint64 // leases; fresh: of a value that nobody had before
+	waits              uint64
 
 	// The coarse clock: now is at most tickEvery old while ticking.
 	now     instant
@@ -107,7 +108,7 @@ func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 
 // get is Get where something may have to be waited for, asked or kept track of.
 func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
-	r := request{ctx: ctx}
+	r := request{ctx: ctx, began: p.clock()}
 	if p.cfg.LeakAfter > 0 {
 		r.taken = takenHere()
 	}

@@ -3,14 +3,16 @@ package pool
 import (
 	"context"
 	"errors"
+	"time"
 )
 
 // A request is one Get.
 type request struct {
 	ctx     context.Context
-	arrival uint64  // requests that came later have a larger one
-	again   bool    // the value that it was lent failed its check
-	began   instant // 0: it did not need a clock yet
+	arrival uint64 // requests that came later have a larger one
+	again   bool   // the value that it was lent failed its check
+	began   instant
+	waited  time.Duration // counted so far
 	taken   *taken
 }
 
@@ -18,7 +20,6 @@ type request struct {
 type waiter[T any] struct {
 	request
 	place node[*waiter[T]]
-	since instant
 
 	// Capacity one: whoever serves never waits for whoever is served. What is
 	// below is set before.
@@ -52,9 +53,9 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], check bool, err error) {
 	if err = w.err; err == nil && !served {
 		err = p.passOn(w)
 	}
-	took := p.clock() - w.since
-	p.waited.Add(1)
-	p.waitTime.Add(int64(took))
+	took := p.clock() - r.began
+	p.waitTime.Add(int64(took - r.waited))
+	r.waited = took
 	l, check = w.lease, w.check
 	w.request, w.lease, w.err = request{}, Lease[T]{}, nil
 	p.spare.Put(w)
@@ -70,9 +71,8 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 		w = &waiter[T]{ready: make(chan struct{}, 1)}
 		w.place.owner = w
 	}
-	w.since = p.clock()
-	if r.began == 0 {
-		r.began = w.since
+	if r.waited == 0 {
+		p.waits++
 	}
 	at := &p.waiters.root
 	if r.again {
@@ -112,9 +112,7 @@ func (p *Pool[T]) passOn(w *waiter[T]) error {
 	e.probing = false
 	rested := e.rested
 	p.endLeaseLocked(w.lease.slot)
-	if e.leased == 0 {
-		e.rested = rested // as if nothing had been
-	}
+	e.rested = rested // as if nothing had been
 	p.settleLocked(e)
 	return p.gaveUpLocked(&w.request)
 }
