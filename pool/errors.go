@@ -40,8 +40,8 @@ type WaitError struct {
 
 func (e *WaitError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%v, in %v: %d leases are out, %d values idle, %d being opened, %d being closed", ErrWait,
-		e.Waited.Round(time.Millisecond), e.Stats.InUse, e.Stats.Idle, e.Stats.Asking+e.Stats.Connecting, e.Stats.Closing)
+	fmt.Fprintf(&b, "%v, in %v: %d leases are out, %d values idle, %d asked for, %d being opened, %d being closed", ErrWait,
+		e.Waited.Round(time.Millisecond), e.Stats.InUse, e.Stats.Idle, e.Stats.Asking, e.Stats.Connecting, e.Stats.Closing)
 	if e.Max > 0 {
 		fmt.Fprintf(&b, ", at most %d", e.Max)
 	}

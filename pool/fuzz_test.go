@@ -65,11 +65,12 @@ func TestRandomHistoriesBreakNoInvariant(t *testing.T) {
 // A history is what a program has done to a pool so far, and what must be true
 // of it.
 type history struct {
-	t    *testing.T
-	p    *pool.Pool[*thing]
-	max  int
-	slow bool // Close waits, and Open does not heed its context
-	all  sync.WaitGroup
+	t       *testing.T
+	p       *pool.Pool[*thing]
+	max     int
+	slow    bool // Close waits, and Open does not heed its context
+	all     sync.WaitGroup
+	drained atomic.Bool // Close has returned
 
 	mu        sync.Mutex // guards what follows, and all things
 	asks      []*answer  // under way
@@ -390,6 +391,7 @@ func (h *history) close() {
 		if err := h.p.Close(context.Background()); err != nil {
 			h.t.Error(err)
 		}
+		h.drained.Store(true)
 	})
 }
 
@@ -424,9 +426,9 @@ func (h *history) run(program []byte) {
 		synctest.Wait()
 	}
 	h.close()
-	synctest.Wait()
-	for h.busy() {
+	for i := 0; i < 10_000 && !h.drained.Load(); i++ {
 		h.answerAll()
+		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 	}
 	h.all.Wait()

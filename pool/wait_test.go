@@ -366,7 +366,7 @@ func TestAWaitErrorNamesTheFigures(t *testing.T) {
 		g := begin(within(t, 5*time.Second), p)
 		other := begin(t.Context(), p)
 		err := g.failure(t)
-		const want = "pool: no value came in time, in 5s: 1 leases are out, 0 values idle, 1 being opened, " +
+		const want = "pool: no value came in time, in 5s: 1 leases are out, 0 values idle, 0 asked for, 1 being opened, " +
 			"1 being closed, at most 3, 1 more waiting: context deadline exceeded"
 		if err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
