@@ -39,7 +39,8 @@ func (e unsent) SafeToRetry() bool { return true }
 // over and unparks it for the next. A parked Conn may be retired by anyone:
 // Park offers it, and of Unpark and Retire the first one wins.
 type Conn struct {
-	l *life // apart from Conn: the cleanup must not keep Conn alive
+	l    *life                  // apart from Conn: the cleanup must not keep Conn alive
+	gone atomic.Pointer[func()] // Watcher's, which may: not in life
 }
 
 // life is a connection's state, which outlives its Conn.
@@ -66,6 +67,8 @@ type life struct {
 	looking sync.Mutex       // guards seen, during a look
 	seen    sight            // here, and see made once, so that a look allocates nothing
 	see     func(fd uintptr) // asks the kernel
+
+	watch atomic.Pointer[watch] // by a Watcher, or nil
 
 	cleanup runtime.Cleanup
 }
@@ -109,7 +112,7 @@ func Watch(c net.Conn, plan Plan, ended func(Ending)) *Conn {
 		}
 	}
 	l.mark(0)
-	w := &Conn{l}
+	w := &Conn{l: l}
 	l.cleanup = runtime.AddCleanup(w, (*life).lost, l)
 	return w
 }

@@ -18,6 +18,9 @@ type sight struct {
 
 // end closes the socket in the way that was ordered, and tells.
 func (l *life) end(lost bool) error {
+	if at := l.watch.Load(); at != nil {
+		at.forget()
+	}
 	s := l.look()
 	e, reset := l.judge(s)
 	if reset && !orderReset(l.Conn) {

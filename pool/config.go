@@ -38,6 +38,7 @@ type Config[T any] struct {
 
 	// Watch is told once of each value, and calls changed, under no lock of its
 	// own, whenever Capacity(v) may have changed: v got more streams, or has ended.
+	// Without Capacity it calls changed when v has ended.
 	Watch func(v T, changed func())
 
 	// Check asks an idle value whether it is still good, before it is lent. Its

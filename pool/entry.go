@@ -189,17 +189,17 @@ func (p *Pool[T]) refresh(e *entry[T]) {
 	}
 	e.gauging = true
 	p.mu.Unlock()
-	p.gauge(e)
+	p.gauge(e, 0)
 	p.learnLocked(e)
 	p.settleLocked(e)
 	p.unlock()
 }
 
-// gauge reads the capacity of e, until nobody said meanwhile that it changed,
-// and returns with the lock held. Who calls it has set e.gauging.
-func (p *Pool[T]) gauge(e *entry[T]) {
-	for {
-		capacity := 1
+// gauge reads the capacity of e, or takes what it is said to be, until nobody said
+// meanwhile that it changed, and returns with the lock held. Who calls it has set
+// e.gauging.
+func (p *Pool[T]) gauge(e *entry[T], capacity int) {
+	for ; ; capacity = 0 {
 		if p.cfg.Capacity != nil {
 			capacity = p.cfg.Capacity(e.value)
 		}

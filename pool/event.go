@@ -11,7 +11,7 @@ const (
 	Idled                   // idle for MaxIdle
 	Aged                    // as old as its MaxLife
 	Failed                  // it did not pass a Check or a Beat
-	Spent                   // its Capacity was zero or less
+	Spent                   // its Capacity was zero or less, or Watch told its end
 	Reclaimed               // for somebody else, who needs its room
 	Purged                  // by Reset
 	Shut                    // by the pool's Close

@@ -152,7 +152,7 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 		if p.cfg.Watch != nil {
 			p.cfg.Watch(e.value, func() { p.refresh(e) })
 		}
-		p.gauge(e)
+		p.gauge(e, 1)
 	} else {
 		p.mu.Lock()
 	}
@@ -169,7 +169,7 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 	case err != nil:
 		p.size--
 	case current && e.capacity <= 0:
-		err = fmt.Errorf("pool: the Capacity of a fresh value is %d", e.capacity)
+		err = fmt.Errorf("pool: a fresh value can carry %d leases", e.capacity)
 		e.bear(now)
 		p.expelLocked(e, Spent, err)
 	default:

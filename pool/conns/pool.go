@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"runtime"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/pool"
 )
 
@@ -28,8 +30,8 @@ type Config struct {
 
 	// Beat asks an idle connection whether its far end is alive, every BeatEvery:
 	// a PING and its answer. It must leave nothing unread, and heed its context,
-	// which has a deadline. Without Beat, idle connections are looked at every
-	// 10 s for a FIN or a RST, so that their ports are free soon.
+	// which has a deadline. A FIN or a RST ends an idle connection without it: at
+	// once where keepalive.Watcher can watch, else within 10 s.
 	Beat      func(ctx context.Context, c net.Conn) error
 	BeatEvery time.Duration
 
@@ -52,18 +54,22 @@ type Config struct {
 }
 
 // Validate returns what is wrong with c, by field and value: New panics with it.
-func (c Config) Validate() error { return (&Pool{cfg: c}).config(key{}).Validate() }
+func (c Config) Validate() error {
+	return (&Pool{dialer: new(dialer.Dialer), cfg: c}).config(key{}).Validate()
+}
 
-// lookEvery is how often idle connections are looked at without Config.Beat.
+// lookEvery is how often idle connections are looked at where nobody watches them
+// and nobody beats them.
 const lookEvery = 10 * time.Second
 
 // A Pool keeps connections to any number of addresses, each with a pool.Pool of
 // its own. New makes one. It may be used by many goroutines. Whoever made it
 // closes it.
 type Pool struct {
-	dialer *dialer.Dialer
-	cfg    Config
-	group  pool.Group[key, *conn]
+	dialer  *dialer.Dialer
+	cfg     Config
+	group   pool.Group[key, *conn]
+	watcher keepalive.Watcher
 }
 
 type key struct{ network, address string }
@@ -153,6 +159,7 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 			return &permit{p, k, r}, nil
 		},
 		Close:        func(c *conn, _ error) { c.close() },
+		Watch:        func(c *conn, ended func()) { p.watcher.Watch(c.flow.Conn, ended) },
 		Check:        func(_ context.Context, c *conn) error { return c.check() },
 		Beat:         p.beat,
 		BeatEvery:    p.cfg.BeatEvery,
@@ -165,11 +172,11 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		Patience:     p.cfg.Patience,
 		LeakAfter:    p.cfg.LeakAfter,
 	}
-	switch {
-	case p.cfg.Beat == nil && p.cfg.BeatEvery == 0:
-		cfg.BeatEvery = lookEvery
-	case p.cfg.Beat == nil:
-		cfg.Beat = nil // which Validate will not like
+	if p.cfg.Beat == nil {
+		cfg.Beat = nil
+		if watched := runtime.GOOS == "linux" && p.dialer.Dial == nil; !watched && p.cfg.BeatEvery == 0 {
+			cfg.Beat, cfg.BeatEvery = p.beat, lookEvery
+		}
 	}
 	if p.cfg.Observe != nil {
 		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
