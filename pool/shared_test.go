@@ -166,7 +166,7 @@ func TestAFreshValueWithoutCapacityIsAFailureThatSaysSo(t *testing.T) {
 	inSharedBubble(t, 0, func(t *testing.T, w *shared) {
 		p := w.start()
 		_, err := p.Get(t.Context())
-		if err == nil || err.Error() != "pool: the Capacity of a fresh value is 0" {
+		if err == nil || err.Error() != "pool: a fresh value can carry 0 leases" {
 			t.Errorf("got %v", err)
 		}
 		ctx := within(t, time.Minute)

@@ -46,8 +46,8 @@ func Nginx(t testing.TB, config ...string) *Server {
 	conf := s.write("nginx.conf", fmt.Sprintf(nginxConf, s.port, Page, strings.Join(config, "\n\t\t")))
 	s.args = []string{"-p", s.dir, "-c", conf}
 	if os.Geteuid() == 0 {
-		// Else it gives its directories to www-data, and a user namespace may
-		// know of nobody but root.
+		// Else it gives its directories to the user nobody, whom a user
+		// namespace may not know.
 		s.args = append(s.args, "-g", "user root;")
 	}
 	s.quit = syscall.SIGQUIT
