@@ -13,6 +13,14 @@ const never = instant(1<<63 - 1)
 // clock reads the clock; nowLocked is for where a reading may be old.
 func (p *Pool[T]) clock() instant { return time.Since(p.epoch) }
 
+// after returns t + d, or never where that is beyond all time.
+func after(t instant, d time.Duration) instant {
+	if sum := t + d; sum >= t {
+		return sum
+	}
+	return never
+}
+
 const tickEvery = 50 * time.Millisecond
 
 // nowLocked returns a time that is up to tickEvery old, so that a busy pool does

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"testing"
@@ -899,6 +900,28 @@ func TestAHangingBeatIsBounded(t *testing.T) {
 		pass(time.Minute + 2*time.Second)
 		if j := c.jars[0]; j.age < 56*time.Second-coarse || j.age > 62*time.Second || !errors.Is(j.cause, context.DeadlineExceeded) {
 			t.Errorf("closed by %v after %v", j.cause, j.age)
+		}
+	})
+}
+
+func TestALimitBeyondAllTimeIsNone(t *testing.T) {
+	inCellar(t, func(_ *cellar, cfg *pool.Config[*jar]) {
+		cfg.MaxIdle, cfg.MaxLife, cfg.BeatEvery = math.MaxInt64, math.MaxInt64, math.MaxInt64
+		cfg.Beat = func(context.Context, *jar) error { return errSour }
+		cfg.LeakAfter, cfg.Patience, cfg.OpenTimeout, cfg.ProbeTimeout = math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64
+		cfg.Observe = func(e pool.Event) {
+			if e.Kind == pool.Leaked {
+				t.Error("leaked")
+			}
+		}
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		time.Sleep(time.Second)
+		for range 3 {
+			take(t, p).Put()
+			time.Sleep(time.Hour)
+		}
+		if s := p.Stats(); s.Opened != 1 || s.Idle != 1 {
+			t.Errorf("got %+v", s)
 		}
 	})
 }

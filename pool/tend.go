@@ -15,7 +15,7 @@ func (e *entry[T]) bear(now instant) {
 	e.born, e.rested = now, now
 	e.expires = never
 	if cfg.MaxLife > 0 {
-		e.expires = now + shortened(cfg.MaxLife, cfg.MaxLife/4)
+		e.expires = after(now, shortened(cfg.MaxLife, cfg.MaxLife/4))
 	}
 	if cfg.Beat != nil {
 		e.beatEvery = shortened(cfg.BeatEvery, cfg.BeatEvery/10)
@@ -32,7 +32,7 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 		return due
 	}
 	if p.cfg.MaxIdle > 0 && p.idleLocked() > p.cfg.MinIdle {
-		due = min(due, e.rested+p.cfg.MaxIdle)
+		due = min(due, after(e.rested, p.cfg.MaxIdle))
 	}
 	if p.cfg.Beat != nil && p.beating < beatsAtOnce {
 		due = min(due, p.beatDueLocked(e))
@@ -44,7 +44,7 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 // if a Beat has failed since it was known to be.
 func (p *Pool[T]) beatDueLocked(e *entry[T]) instant {
 	if proved := max(e.rested, e.proved); proved >= p.doubt {
-		return proved + e.beatEvery
+		return after(proved, e.beatEvery)
 	}
 	return p.doubt
 }

@@ -53,14 +53,14 @@ func (p *Pool[T]) holdLocked(s *slot[T], t *taken) {
 	t.since = p.clock()
 	s.taken = t
 	p.held.insertBefore(&s.held, &p.held.root)
-	p.armLocked(t.since + p.cfg.LeakAfter)
+	p.armLocked(after(t.since, p.cfg.LeakAfter))
 }
 
 // leaksLocked returns an event for each lease that is out for too long by now.
 func (p *Pool[T]) leaksLocked(now instant) (leaks []Event) {
 	for s := p.held.front(); s != nil; s = s.held.next.owner {
 		t := s.taken
-		if due := t.since + p.cfg.LeakAfter; now < due {
+		if due := after(t.since, p.cfg.LeakAfter); now < due {
 			p.armLocked(due)
 			break
 		}
