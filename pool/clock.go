@@ -11,7 +11,20 @@ const justNow = instant(-1)
 const never = instant(1<<63 - 1)
 
 // clock reads the clock; nowLocked is for where a reading may be old.
-func (p *Pool[T]) clock() instant { return time.Since(p.epoch) }
+func (p *Pool[T]) clock() instant { return time.Since(p.epoch) + instant(p.slept.Load()) }
+
+// awakeLocked reads both clocks: where the machine was suspended, the monotonic
+// one may have stood still. A wall clock that is set forward is taken for a sleep,
+// which closes more than it must; one that is set back, for nothing.
+func (p *Pool[T]) awakeLocked() {
+	const least = time.Second // less is a wall clock that is being corrected
+	now := time.Now()
+	wall := time.Duration(now.UnixNano() - p.epoch.UnixNano())
+	if slept := wall - now.Sub(p.epoch); slept > time.Duration(p.slept.Load())+least {
+		p.slept.Store(int64(slept))
+	}
+	p.now = now.Sub(p.epoch) + instant(p.slept.Load())
+}
 
 // after returns t + d, or never where that is beyond all time.
 func after(t instant, d time.Duration) instant {

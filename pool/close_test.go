@@ -98,20 +98,10 @@ func TestACloseThatExitsItsGoroutineLeavesTheBooksRight(t *testing.T) {
 
 func TestResetClosesEachValueInItsTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *works) {
-		w.Max = 3
-		w.opening = func(ctx context.Context, n int) error {
-			if n == 3 {
-				return pause(ctx, 10*time.Second)
-			}
-			return nil
-		}
 		p := w.start()
 		leased, idle := obtain(t, p), obtain(t, p)
 		out, in := leased.Value(), idle.Value()
-		waiter := begin(t.Context(), p)
 		idle.Put()
-		waiter.value(t)
-		waiter.lease.Put()
 
 		failover := errors.New("failover")
 		p.Reset(failover)
@@ -127,16 +117,37 @@ func TestResetClosesEachValueInItsTime(t *testing.T) {
 		if n, cause := w.fate(out); n != 1 || cause != failover {
 			t.Errorf("the leased one was closed %d times, of %v", n, cause)
 		}
-		time.Sleep(10 * time.Second) // the third arrives
-		synctest.Wait()
-		if s := p.Stats(); s.Closed[pool.Purged] != 3 || s.Size != 0 {
+		if s := p.Stats(); s.Closed[pool.Purged] != 2 || s.Size != 0 {
 			t.Errorf("got %+v", s)
 		}
 		l := obtain(t, p)
-		if v := l.Value(); v.n != 4 {
+		if v := l.Value(); v.n != 3 {
 			t.Errorf("got value %d", v.n)
 		}
 		l.Put()
+	})
+}
+
+func TestResetEndsTheOpeningsUnderWay(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.Max = 1
+		w.opening = func(ctx context.Context, n int) error {
+			if n == 1 { // of a server that is gone
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			return nil
+		}
+		p := w.start()
+		first := begin(t.Context(), p)
+		synctest.Wait()
+		p.Reset(errors.New("failover"))
+		first.failure(t)
+		start := time.Now()
+		obtain(t, p).Put()
+		if took := time.Since(start); took != 0 {
+			t.Errorf("it waited for %v for an opening that could only be thrown away", took)
+		}
 	})
 }
 

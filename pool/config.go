@@ -32,8 +32,9 @@ type Config[T any] struct {
 	Close func(v T, cause error)
 
 	// Capacity says how many leases v can carry at once. Nil: one. It is read
-	// when v is opened, and whenever Watch says that something changed. Zero or
-	// less: no more; v is closed when its last lease has ended.
+	// when v is opened, and whenever Watch says that something changed; it must not
+	// call changed itself. Zero or less: no more; v is closed when its last lease
+	// has ended.
 	Capacity func(v T) int
 
 	// Watch is told once of each value, and calls changed, under no lock of its
@@ -51,6 +52,9 @@ type Config[T any] struct {
 	// Beat is called with each idle value every BeatEvery, shortened by up to a
 	// tenth; four at a time, and never while the value is lent. One that fails
 	// is closed, and the other idle ones are asked at once, before they are lent.
+	//
+	// Check and Beat must heed their context. An error of theirs that matches a
+	// Reason, such as Reclaimed, is told as that, and says nothing of the others.
 	Beat      func(ctx context.Context, v T) error
 	BeatEvery time.Duration
 
@@ -59,7 +63,8 @@ type Config[T any] struct {
 	Max int
 
 	// MinIdle is how many idle values are kept ready once the pool is in use,
-	// opened one after the other, 100 ms apart.
+	// opened one after the other, 100 ms apart. Where opening fails, that waits
+	// until somebody needs a value.
 	MinIdle int
 
 	// MaxIdle closes a value that was idle for so long, unless MinIdle needs it.

@@ -22,18 +22,18 @@ func (p *Pool[T]) lendLocked(e *entry[T]) Lease[T] {
 	return Lease[T]{s, s.turn}
 }
 
-// lendWarilyLocked begins a lease of e for r, and reports whether e must be asked
+// lendWarilyLocked begins a lease of e for r. If it returns ask, e must be asked
 // first.
-func (p *Pool[T]) lendWarilyLocked(e *entry[T], r *request) (l Lease[T], check bool) {
+func (p *Pool[T]) lendWarilyLocked(e *entry[T], r *request) (l Lease[T], ask probe[T]) {
 	if e.leased == 0 {
-		check = p.doubtfulLocked(e)
-		e.probing = check
+		ask = p.doubtLocked(e)
+		e.probing = ask != nil
 	}
 	l = p.lendLocked(e)
 	if r.taken != nil {
 		p.holdLocked(l.slot, r.taken)
 	}
-	return l, check
+	return l, ask
 }
 
 // slotLocked returns one more slot of a shared value.
@@ -68,11 +68,13 @@ func (p *Pool[T]) endLeaseLocked(s *slot[T]) {
 func (p *Pool[T]) settleLocked(e *entry[T]) {
 	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) {
 		p.unlistLocked(e)
+		p.fitLocked(e, false)
 		if e.leased == 0 && !e.probing && !e.gone {
 			p.expelLocked(e, p.unfitLocked(e), nil)
 		}
 		return
 	}
+	p.fitLocked(e, true)
 	if p.waiters.len > 0 {
 		p.serveLocked(e)
 	}
@@ -82,6 +84,7 @@ func (p *Pool[T]) settleLocked(e *entry[T]) {
 	}
 	if e.at == 0 {
 		p.free.push(e)
+		p.easeLocked()
 	}
 	if e.leased == 0 && e.rested == justNow {
 		e.rested = p.nowLocked()
@@ -91,6 +94,22 @@ func (p *Pool[T]) settleLocked(e *entry[T]) {
 		if coldest := p.free[0]; p.cfg.MinIdle > 0 && !coldest.probing {
 			p.armLocked(p.dueLocked(coldest)) // MinIdle may not need it any more
 		}
+	}
+}
+
+// fitLocked counts e among those that can be lent, or will be when they are put
+// back.
+func (p *Pool[T]) fitLocked(e *entry[T], fit bool) {
+	if e.fit == fit {
+		return
+	}
+	e.fit = fit
+	switch {
+	case e.generation != p.generation: // those were counted out together
+	case fit:
+		p.fit++
+	default:
+		p.fit--
 	}
 }
 
@@ -126,9 +145,7 @@ func (e *entry[T]) condemnLocked(reason Reason, cause error) {
 		cause = reason
 	}
 	e.condemned, e.reason, e.cause = true, reason, cause
-	if e.generation == e.pool.generation {
-		e.pool.fit--
-	}
+	e.pool.fitLocked(e, false)
 	e.generation = noGeneration
 }
 
@@ -166,6 +183,27 @@ func (p *Pool[T]) close(e *entry[T]) {
 	}()
 	if p.cfg.Close != nil {
 		p.cfg.Close(e.value, e.cause)
+	}
+}
+
+// currentLocked is warmestLocked where values have dates. A process that was frozen
+// comes here before its timers have closed what is too old by now.
+func (p *Pool[T]) currentLocked() *entry[T] {
+	if p.dated || p.cfg.CheckAfter > 0 {
+		p.awakeLocked()
+	}
+	for {
+		e := p.warmestLocked()
+		switch {
+		case e == nil:
+			return nil
+		case p.agedLocked(e):
+			p.settleLocked(e)
+		case e.leased == 0 && p.cfg.MaxIdle > 0 && p.now-e.rested >= p.cfg.MaxIdle && p.idleLocked() > p.cfg.MinIdle:
+			p.expelLocked(e, Idled, nil)
+		default:
+			return e
+		}
 	}
 }
 
@@ -213,24 +251,43 @@ func (p *Pool[T]) gauge(e *entry[T], capacity int) {
 	}
 }
 
-// doubtfulLocked reports whether e must be asked before it is lent.
-func (p *Pool[T]) doubtfulLocked(e *entry[T]) bool {
-	if p.cfg.Check == nil && p.doubt < 0 {
-		return false
+// A probe asks a value whether it is still good: a Check, a Beat, or both.
+type probe[T any] func(ctx context.Context, v T) error
+
+// doubtLocked returns what e must be asked before it is lent, if anything. Since a
+// Beat has failed, only a Beat that does not can say that e is good.
+func (p *Pool[T]) doubtLocked(e *entry[T]) probe[T] {
+	check, proved := probe[T](p.cfg.Check), max(e.rested, e.proved)
+	switch {
+	case p.cfg.Check == nil && p.doubt < 0:
+		return nil
+	case e.at == 0 && e.first.turn == 0:
+		return nil // fresh from Open; else one that never passes would be opened without end
+	case e.rested == justNow:
+		if p.cfg.CheckAfter > 0 {
+			return nil
+		}
+		return check
+	case proved < p.doubt && check == nil:
+		return p.cfg.Beat
+	case proved < p.doubt:
+		return p.checkAndBeat
+	case p.nowLocked()-proved < p.cfg.CheckAfter:
+		return nil
 	}
-	if e.at == 0 && e.first.turn == 0 {
-		return false // fresh from Open; else one that never passes would be opened without end
-	}
-	if e.rested == justNow {
-		return p.cfg.Check != nil && p.cfg.CheckAfter == 0
-	}
-	proved := max(e.rested, e.proved)
-	return proved < p.doubt || p.cfg.Check != nil && max(0, p.nowLocked()-proved) >= p.cfg.CheckAfter
+	return check
 }
 
-// prove asks the value of l, which lendLocked doubted, whether it is still good.
-// If not, the lease is over and the value is closed.
-func (p *Pool[T]) prove(r *request, l Lease[T]) (good bool) {
+func (p *Pool[T]) checkAndBeat(ctx context.Context, v T) error {
+	if err := p.cfg.Check(ctx, v); err != nil {
+		return err
+	}
+	return p.cfg.Beat(ctx, v)
+}
+
+// prove asks the value of l, which is doubted, whether it is still good. If not,
+// the lease is over and the value is closed.
+func (p *Pool[T]) prove(r *request, l Lease[T], ask probe[T]) (good bool) {
 	r.again = true
 	e := l.slot.entry
 	err := errUnfinished // a panic
@@ -238,7 +295,7 @@ func (p *Pool[T]) prove(r *request, l Lease[T]) (good bool) {
 		p.mu.Lock()
 		e.probing = false
 		if err != nil {
-			e.condemnLocked(Failed, err)
+			e.condemnLocked(reasonOf(err), err)
 		} else {
 			e.proved = p.clock()
 		}
@@ -249,15 +306,11 @@ func (p *Pool[T]) prove(r *request, l Lease[T]) (good bool) {
 		p.settleLocked(e)
 		p.unlock()
 	}()
-	ask := p.cfg.Check
-	if ask == nil {
-		ask = p.cfg.Beat
-	}
 	err = p.probe(r.ctx, ask, e.value)
 	return false // see above
 }
 
-func (p *Pool[T]) probe(ctx context.Context, ask func(context.Context, T) error, v T) error {
+func (p *Pool[T]) probe(ctx context.Context, ask probe[T], v T) error {
 	ctx, cancel := bounded(ctx, p.cfg.ProbeTimeout, defaultProbeTimeout)
 	defer cancel()
 	return ask(ctx, v)

@@ -25,7 +25,7 @@ type untouched string
 func (e untouched) Error() string     { return string(e) }
 func (e untouched) SafeToRetry() bool { return true }
 
-var errUnfinished = errors.New("pool: the function that had the value did not return")
+var errUnfinished = errors.New("pool: the function did not return")
 
 // A WaitError is what Get returns when its context's deadline has passed in the
 // queue. It matches ErrWait, context.DeadlineExceeded and the context's cause.

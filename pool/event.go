@@ -84,7 +84,7 @@ type Stats struct {
 	OpenFailed uint64          // Ask or Open in vain
 	Closed     [Reasons]uint64 // values, by Reason
 	Reused     uint64          // leases of a value that somebody had before
-	Waited     uint64          // Gets that found nothing idle, and have ended
+	Waited     uint64          // Gets that found nothing idle, and wait no more
 	WaitTime   time.Duration   // all of theirs
 }
 
@@ -100,7 +100,7 @@ func (p *Pool[T]) statsLocked() Stats {
 		Size: p.size, Idle: p.idleLocked(), Connecting: p.connecting + p.overdue, Closing: p.closing,
 		InUse: int(p.lent - p.ended), Waiting: p.waiters.len,
 		Opened: p.opened, OpenFailed: p.openFailed, Closed: p.closed, Reused: p.lent - p.fresh,
-		Waited: p.waits - uint64(p.waiters.len), WaitTime: time.Duration(p.waitTime.Load()),
+		Waited: p.waited.Load(), WaitTime: time.Duration(p.waitTime.Load()),
 	}
 	if p.asking != nil {
 		s.Asking = 1

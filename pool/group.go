@@ -31,7 +31,7 @@ func (g *Group[K, T]) Get(ctx context.Context, key K) (Lease[T], error) {
 			return Lease[T]{}, err
 		}
 		l, err := p.Get(ctx)
-		if !errors.Is(err, errGone) {
+		if err != errGone {
 			return l, err
 		}
 		g.pools.CompareAndDelete(key, p)
@@ -40,16 +40,11 @@ func (g *Group[K, T]) Get(ctx context.Context, key K) (Lease[T], error) {
 
 // Do calls f with a value of the key's pool, as Pool.Do does.
 func (g *Group[K, T]) Do(ctx context.Context, key K, f func(ctx context.Context, v T) error) error {
-	for {
-		p, err := g.pool(key)
-		if err != nil {
-			return err
-		}
-		if err := p.Do(ctx, f); !errors.Is(err, errGone) {
-			return err
-		}
-		g.pools.CompareAndDelete(key, p)
+	l, err := g.Get(ctx, key)
+	if err != nil {
+		return err
 	}
+	return l.do(ctx, f)
 }
 
 func (g *Group[K, T]) pool(key K) (*Pool[T], error) {

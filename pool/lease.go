@@ -22,6 +22,7 @@ type entry[T any] struct {
 
 	gauging, gaugeAgain bool // Capacity is being read; and must be once more
 
+	fit       bool // counted in the pool's fit, while the generation is the pool's
 	condemned bool // it takes no more leases, for this reason:
 	reason    Reason
 	cause     error
@@ -74,7 +75,7 @@ func (l Lease[T]) Put() {
 		return
 	}
 	p.endLeaseLocked(l.slot)
-	if p.waiters.len == 0 && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
+	if p.waiters.len == 0 && p.asking == nil && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
 		p.free.push(e) // what settleLocked would come to, and almost always
 		e.rested = p.nowLocked()
 	} else {

@@ -13,6 +13,7 @@ type opening struct {
 	arrival    uint64          // those who came later did not see it begin
 	generation uint64
 	began      instant
+	life       context.Context    // of its generation
 	trial      bool               // one of those before it has failed
 	cancel     context.CancelFunc // of asking
 	overdue    bool
@@ -22,7 +23,7 @@ type opening struct {
 // openLocked begins as many openings as are needed and allowed.
 func (p *Pool[T]) openLocked() {
 	for p.mayOpenLocked() && p.neededLocked(p.connecting) {
-		o := &opening{ctx: p.life, arrival: p.arrivals, generation: p.generation, began: p.clock(), trial: p.failing != nil}
+		o := &opening{ctx: context.Background(), life: p.life, arrival: p.arrivals, generation: p.generation, began: p.clock(), trial: p.failing != nil}
 		if w := p.waiters.front(); w != nil {
 			// The caller's values, not the caller's cancellation: somebody who gives
 			// up must not end an opening that the next in line can use.
@@ -44,18 +45,19 @@ func (p *Pool[T]) openLocked() {
 }
 
 // neededLocked reports whether more are waiting than the openings under way
-// will serve, or less is idle than MinIdle. While nobody knows how many one
-// value can serve, one is opened to learn it.
+// will serve, or less is idle than MinIdle: for that, nothing is tried again that
+// has failed. While nobody knows how many one value can serve, one is opened to
+// learn it.
 func (p *Pool[T]) neededLocked(connecting int) bool {
 	if n := p.waiters.len; n > 0 {
 		return connecting == 0 || p.learned > 0 && (n-1)/p.learned >= connecting
 	}
-	return p.idleLocked()+connecting < p.cfg.MinIdle
+	return p.failing == nil && p.idleLocked()+connecting < p.cfg.MinIdle
 }
 
 // mayOpenLocked reports whether there is room, and nothing to wait for.
 func (p *Pool[T]) mayOpenLocked() bool {
-	if p.shut || p.asking != nil || p.cfg.Max > 0 && p.size >= p.cfg.Max {
+	if p.shut || p.gone || p.asking != nil || p.cfg.Max > 0 && p.size >= p.cfg.Max {
 		return false
 	}
 	if p.connecting > 0 && (p.waiters.len == 0 || p.failing != nil) {
@@ -109,7 +111,7 @@ func (p *Pool[T]) answered(o *opening, permit Permit[T], err error) {
 	switch {
 	case err == nil && permit != nil:
 		p.connecting++
-		o.arrival, o.generation, o.trial = p.arrivals, p.generation, p.failing != nil
+		o.arrival, o.generation, o.life, o.trial = p.arrivals, p.generation, p.life, p.failing != nil
 		go p.open(o, permit)
 	case err != nil && !calledOff:
 		p.size--
@@ -132,17 +134,21 @@ func (p *Pool[T]) answered(o *opening, permit Permit[T], err error) {
 func (p *Pool[T]) open(o *opening, permit Permit[T]) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(o.ctx))
 	defer cancel()
-	defer context.AfterFunc(p.life, cancel)()
+	defer context.AfterFunc(o.life, cancel)()
 	ctx, stop := bounded(ctx, p.cfg.OpenTimeout, defaultOpenTimeout)
 	defer stop()
 	if deadline, ok := ctx.Deadline(); ok {
-		defer time.AfterFunc(time.Until(deadline)+overdueAfter, func() { p.openOverdue(o) }).Stop()
+		late := after(time.Until(deadline), overdueAfter)
+		defer time.AfterFunc(late, func() { p.openOverdue(o) }).Stop()
 	}
 
 	e := &entry[T]{pool: p, generation: o.generation, capacity: 1}
 	err := errUnfinished // where Open does not return
 	defer func() { p.openEnded(o, e, err) }()
 	e.value, err = permit.Open(ctx)
+	if err != nil && ctx.Err() == context.DeadlineExceeded {
+		err = fmt.Errorf("pool: not open within OpenTimeout: %w", err)
+	}
 }
 
 func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {

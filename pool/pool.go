@@ -15,13 +15,13 @@ import (
 // usable. It may be used by many goroutines. Whoever made it closes it.
 type Pool[T any] struct {
 	cfg    Config[T]
-	epoch  time.Time       // instants count from here
-	dated  bool            // values have dates to be looked at: MaxIdle, MaxLife, Beat
-	life   context.Context // of openings: ends with Close
-	finish context.CancelFunc
-	forget func() // tells a Group that nothing is left; nil: no Group's
+	epoch  time.Time // instants count from here
+	dated  bool      // values have dates to be looked at: MaxIdle, MaxLife, Beat
+	forget func()    // tells a Group that nothing is left; nil: no Group's
 
+	slept    atomic.Int64 // for how long the monotonic clock stood still
 	spare    sync.Pool    // of *waiter[T]
+	waited   atomic.Uint64
 	waitTime atomic.Int64 // of all Gets that waited
 
 	mu sync.Mutex // guards the fields below and all entries; never held while calling cfg
@@ -38,10 +38,12 @@ type Pool[T any] struct {
 	beating    int
 	asking     *opening // nil: nobody is asking
 
-	arrivals   uint64 // Gets so far that found nothing idle
-	generation uint64 // Resets so far
-	purge      error  // what the last one was told
-	learned    int    // capacity of the value opened last; 0: not known yet
+	arrivals   uint64          // Gets so far that found nothing idle
+	generation uint64          // Resets so far
+	purge      error           // what the last one was told
+	learned    int             // capacity of the value opened last; 0: not known yet
+	life       context.Context // of this generation's openings and Beats
+	finish     context.CancelFunc
 	shut       bool
 	gone       bool          // the Group has forgotten this pool
 	drained    chan struct{} // closed when shut and empty
@@ -56,7 +58,6 @@ type Pool[T any] struct {
 	opened, openFailed uint64
 	closed             [Reasons]uint64
 	lent, ended, fresh uint64 // leases; fresh: of a value that nobody had before
-	waits              uint64
 
 	// The coarse clock: now is at most tickEvery old while ticking.
 	now     instant
@@ -76,11 +77,11 @@ func New[T any](cfg Config[T]) *Pool[T] {
 	}
 	p := &Pool[T]{cfg: cfg, epoch: time.Now(), drained: make(chan struct{}), wakeAt: never, doubt: -1}
 	p.dated = cfg.MaxIdle > 0 || cfg.MaxLife > 0 || cfg.Beat != nil
+	p.wary = cfg.Check != nil || cfg.LeakAfter > 0 || p.dated
 	p.life, p.finish = context.WithCancel(context.Background())
 	p.waiters.init()
 	p.held.init()
 	p.backoff = retry.Backoff{First: firstBackoff, Max: maxBackoff}
-	p.wary = cfg.Check != nil || cfg.LeakAfter > 0
 	if cfg.Capacity == nil {
 		p.learned = 1
 	}
@@ -115,14 +116,14 @@ func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
 	p.mu.Lock()
 	r.arrival = p.arrivals
 	for {
-		var check bool
-		if e := p.warmestLocked(); e != nil {
-			l, check = p.lendWarilyLocked(e, &r)
+		var ask probe[T]
+		if e := p.currentLocked(); e != nil {
+			l, ask = p.lendWarilyLocked(e, &r)
 			p.mu.Unlock()
-		} else if l, check, err = p.queue(&r); err != nil {
+		} else if l, ask, err = p.queue(&r); err != nil {
 			return Lease[T]{}, err
 		}
-		if !check || p.prove(&r, l) {
+		if ask == nil || p.prove(&r, l, ask) {
 			return l, nil
 		}
 		p.mu.Lock()
@@ -141,8 +142,12 @@ func (p *Pool[T]) Do(ctx context.Context, f func(ctx context.Context, v T) error
 	if err != nil {
 		return err
 	}
+	return l.do(ctx, f)
+}
+
+func (l Lease[T]) do(ctx context.Context, f func(ctx context.Context, v T) error) error {
 	defer l.Discard(errUnfinished) // after Put and Discard it does nothing
-	err = f(ctx, l.Value())
+	err := f(ctx, l.Value())
 	if c, ok := err.(*clean); ok {
 		l.Put()
 		return c.error
@@ -156,24 +161,16 @@ func (p *Pool[T]) Do(ctx context.Context, f func(ctx context.Context, v T) error
 }
 
 // Reset closes all values that were opened so far: the idle ones now, the leased
-// ones when their leases end. Those who wait get an error that matches ErrReset
+// ones when their leases end; and it ends the openings under way. Those who wait get an error that matches ErrReset
 // and cause, and is safe to retry: what they waited for is not known to be there
 // any more. It is for failovers. The values count until they are closed, so that
 // there are never more than Max.
 func (p *Pool[T]) Reset(cause error) {
 	p.mu.Lock()
-	p.renewLocked()
 	p.purge = cause
 	p.failing = nil
 	p.backoff.Reset()
-	for len(p.free) > 0 {
-		e := p.free[len(p.free)-1]
-		p.unlistLocked(e)
-		e.condemnLocked(Purged, cause)
-		if e.leased == 0 && !e.probing {
-			p.expelLocked(e, Purged, cause)
-		}
-	}
+	p.renewLocked()
 	err := ErrReset
 	if cause != nil {
 		err = &resetError{cause}
@@ -183,11 +180,17 @@ func (p *Pool[T]) Reset(cause error) {
 	p.unlock()
 }
 
-// renewLocked lets no value that was opened or begun so far be lent again.
+// renewLocked lets no value that was opened so far be lent again, and ends the
+// openings under way: what they bring could only be thrown away.
 func (p *Pool[T]) renewLocked() {
 	p.generation++
 	p.overdue += p.connecting
 	p.connecting, p.fit = 0, 0
+	for len(p.free) > 0 {
+		p.settleLocked(p.free[len(p.free)-1])
+	}
+	p.finish()
+	p.life, p.finish = context.WithCancel(context.Background())
 }
 
 // Reclaim closes the value that was idle for longest, because somebody else needs
@@ -237,15 +240,7 @@ func (p *Pool[T]) Close(ctx context.Context) error {
 	if !p.shut {
 		p.shut = true
 		p.renewLocked()
-		for len(p.free) > 0 {
-			e := p.free[len(p.free)-1]
-			p.unlistLocked(e)
-			if e.leased == 0 && !e.probing {
-				p.expelLocked(e, Shut, nil)
-			}
-		}
 		p.failWaitersLocked(p.arrivals, ErrClosed)
-		p.finish()
 		if p.asking != nil {
 			p.asking.cancel()
 		}
@@ -258,12 +253,12 @@ func (p *Pool[T]) Close(ctx context.Context) error {
 	select {
 	case <-p.drained:
 		return nil
-	default:
+	case <-ctx.Done():
 	}
 	select {
-	case <-p.drained:
+	case <-p.drained: // so was that
 		return nil
-	case <-ctx.Done():
+	default:
 	}
 	s := p.Stats()
 	return fmt.Errorf("pool: %d leases are out, %d values being opened, %d being closed: %w",
@@ -284,9 +279,17 @@ func (p *Pool[T]) idleLocked() int {
 	return n
 }
 
-// emptyLocked reports whether the pool holds nothing and remembers nothing.
+// emptyLocked reports whether the pool holds nothing and has nothing in mind.
 func (p *Pool[T]) emptyLocked() bool {
-	return p.size == 0 && p.waiters.len == 0 && (p.shut || p.failing == nil || p.clock() >= p.notBefore)
+	switch {
+	case p.size > 0 || p.waiters.len > 0:
+		return false
+	case p.shut:
+		return true
+	case p.failing != nil:
+		return p.clock() >= p.notBefore
+	}
+	return p.cfg.MinIdle == 0
 }
 
 // unlock gives back the lock. A pool of a Group that is empty is forgotten.

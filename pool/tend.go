@@ -1,6 +1,8 @@
 package pool
 
 import (
+	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -8,10 +10,8 @@ import (
 // bear counts a fresh value and gives it its dates. Jitter is drawn here, once:
 // drawn again at each look it would be none.
 func (e *entry[T]) bear(now instant) {
-	p, cfg := e.pool, &e.pool.cfg
-	if p.opened++; e.generation == p.generation {
-		p.fit++
-	}
+	cfg := &e.pool.cfg
+	e.pool.opened++
 	e.born, e.rested = now, now
 	e.expires = never
 	if cfg.MaxLife > 0 {
@@ -58,8 +58,8 @@ func (p *Pool[T]) tend() {
 		p.mu.Unlock()
 		return
 	}
-	now := p.clock()
-	p.now = now
+	p.awakeLocked()
+	now := p.now
 	for i := 0; i < len(p.free); {
 		e := p.free[i]
 		if !e.probing {
@@ -89,31 +89,50 @@ func (p *Pool[T]) tendLocked(e *entry[T], now instant) {
 	case p.cfg.Beat != nil && now >= p.beatDueLocked(e) && p.beating < beatsAtOnce:
 		e.probing = true
 		p.beating++
-		go p.beat(e)
+		go p.beat(p.life, e)
 		return
 	}
 	p.armLocked(p.dueLocked(e))
 }
 
 // beat asks an idle value whether it is still good. If it is not, nor may be the
-// others: they are asked at once.
-func (p *Pool[T]) beat(e *entry[T]) {
+// others: they are asked at once, and before they are lent.
+func (p *Pool[T]) beat(life context.Context, e *entry[T]) {
 	err := errUnfinished // where Beat does not return
 	defer func() {
 		p.mu.Lock()
 		now := p.clock()
 		e.probing = false
 		p.beating--
-		if err == nil {
-			e.proved = now
-		} else {
-			e.condemnLocked(Failed, err)
-			p.doubt, p.wary = now, true
-		}
+		p.judgeLocked(e, now, err)
 		p.settleLocked(e)
 		p.openLocked()
 		p.armLocked(now) // another one may be due
 		p.unlock()
 	}()
-	err = p.probe(p.life, p.cfg.Beat, e.value)
+	err = p.probe(life, p.cfg.Beat, e.value)
+}
+
+// judgeLocked takes in what a Beat said of e.
+func (p *Pool[T]) judgeLocked(e *entry[T], now instant, err error) {
+	switch reason := reasonOf(err); {
+	case err == nil:
+		e.proved = now
+	case e.generation != p.generation: // the Beat was ended, by Reset or Close
+	default:
+		// It is no news if e was doubted already: then the others are being asked.
+		if reason == Failed && max(e.rested, e.proved) >= p.doubt {
+			p.doubt, p.wary = now, true
+		}
+		e.condemnLocked(reason, err)
+	}
+}
+
+// reasonOf is what an error of a Check or a Beat is told as.
+func reasonOf(err error) Reason {
+	var reason Reason
+	if errors.As(err, &reason) {
+		return reason
+	}
+	return Failed
 }

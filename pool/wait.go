@@ -11,6 +11,7 @@ type request struct {
 	ctx     context.Context
 	arrival uint64 // requests that came later have a larger one
 	again   bool   // the value that it was lent failed its check
+	queued  bool   // it has been in the queue
 	began   instant
 	waited  time.Duration // counted so far
 	taken   *taken
@@ -25,19 +26,19 @@ type waiter[T any] struct {
 	// below is set before.
 	ready chan struct{}
 	lease Lease[T]
-	check bool
+	ask   probe[T]
 	err   error
 }
 
 // queue waits for a value. It is called with the lock and returns without it.
-func (p *Pool[T]) queue(r *request) (l Lease[T], check bool, err error) {
+func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	switch {
 	case p.gone:
 		p.mu.Unlock()
-		return l, false, errGone
+		return l, nil, errGone
 	case p.shut:
 		p.mu.Unlock()
-		return l, false, ErrClosed
+		return l, nil, ErrClosed
 	}
 	w := p.joinLocked(r)
 	p.openLocked()
@@ -53,14 +54,18 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], check bool, err error) {
 	if err = w.err; err == nil && !served {
 		err = p.passOn(w)
 	}
+	if !r.queued {
+		r.queued = true
+		p.waited.Add(1)
+	}
 	took := p.clock() - r.began
 	p.waitTime.Add(int64(took - r.waited))
 	r.waited = took
-	l, check = w.lease, w.check
-	w.request, w.lease, w.err = request{}, Lease[T]{}, nil
+	l, ask = w.lease, w.ask
+	w.request, w.lease, w.ask, w.err = request{}, Lease[T]{}, nil, nil
 	p.spare.Put(w)
 	p.observe(Event{Kind: Waited, Took: took, Err: err})
-	return l, check, err
+	return l, ask, err
 }
 
 // joinLocked queues r. One that comes again, because its value failed its check,
@@ -70,9 +75,6 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 	if w == nil {
 		w = &waiter[T]{ready: make(chan struct{}, 1)}
 		w.place.owner = w
-	}
-	if r.waited == 0 {
-		p.waits++
 	}
 	at := &p.waiters.root
 	if r.again {
@@ -148,7 +150,7 @@ func (p *Pool[T]) serveLocked(e *entry[T]) {
 			w.ready <- struct{}{}
 			continue
 		}
-		w.lease, w.check = p.lendWarilyLocked(e, &w.request)
+		w.lease, w.ask = p.lendWarilyLocked(e, &w.request)
 		w.ready <- struct{}{}
 	}
 	p.easeLocked()
