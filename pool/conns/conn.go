@@ -24,15 +24,15 @@ type conn struct {
 	turn keepalive.Turn // while it is not parked
 }
 
-// park ends the turn and offers the port to the ledger.
+// park ends the turn, if there is one, and offers the port to the ledger.
 func (c *conn) park() error {
-	if !c.flow.Park(c.turn) {
+	if _, parked := c.flow.Parked(); !parked && !c.flow.Park(c.turn) {
 		return net.ErrClosed
 	}
 	return nil
 }
 
-// unpark begins a turn, if check has not.
+// unpark begins a turn, if look or check has not.
 func (c *conn) unpark() (err error) {
 	if _, parked := c.flow.Parked(); parked || c.flow.Closed() {
 		c.turn, err = c.flow.Unpark()
@@ -52,19 +52,33 @@ func (c *conn) check() error {
 func (c *conn) look() error {
 	unread, err := c.flow.Peek()
 	switch {
-	case err != nil || unread == 0:
+	case err != nil:
 		return err
-	case c.Conn == net.Conn(c.flow):
+	case c.Conn != net.Conn(c.flow):
+		return c.listen(unread > 0)
+	case unread > 0:
 		return errSpoke
 	}
-	// TLS has things of its own to say, such as session tickets. Only reading
-	// tells them from what the server says.
-	c.flow.SetReadDeadline(time.Now().Add(time.Millisecond))
+	return nil
+}
+
+// listen is look through TLS, which may have read ahead what the server said, and
+// has things of its own to say, such as session tickets. Only reading tells.
+func (c *conn) listen(unread bool) error {
+	by := past // for what was read ahead
+	if unread {
+		// In a turn: what is read outside of one hides the silence that was.
+		if err := c.unpark(); err != nil {
+			return err
+		}
+		by = time.Now().Add(time.Millisecond)
+	}
+	c.flow.SetReadDeadline(by)
 	n, err := c.Conn.Read(make([]byte, 1))
 	switch {
 	case n > 0:
 		return errSpoke
-	case !errors.Is(err, os.ErrDeadlineExceeded):
+	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
 	}
 	return c.flow.SetReadDeadline(time.Time{})
@@ -255,9 +269,13 @@ func (c *Conn) NetConn() net.Conn { return c.conn.Conn }
 
 // SyscallConn gives access to the socket, where nothing such as TLS is above it.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
-	if sc, ok := c.conn.Conn.(syscall.Conn); ok && c.use() {
-		defer c.used(nil)
-		return sc.SyscallConn()
+	sc, ok := c.conn.Conn.(syscall.Conn)
+	if !ok {
+		return nil, errors.ErrUnsupported
 	}
-	return nil, errors.ErrUnsupported
+	if !c.use() {
+		return nil, c.gone("raw")
+	}
+	defer c.used(nil)
+	return sc.SyscallConn()
 }

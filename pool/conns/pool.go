@@ -1,9 +1,9 @@
 package conns
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"iter"
 	"net"
@@ -25,7 +25,8 @@ type Config struct {
 
 	// Hello makes a fresh connection ready, after TLS: a password, a version. It
 	// returns the connection to be used, which is c or has it below (a method
-	// NetConn, as *tls.Conn has). Its context ends after OpenTimeout.
+	// NetConn, as *tls.Conn has), and whose Read can go on after a deadline, as
+	// tls.Conn's can. Its context ends after OpenTimeout.
 	Hello func(ctx context.Context, c net.Conn) (net.Conn, error)
 
 	// Beat asks an idle connection whether its far end is alive, every BeatEvery:
@@ -62,6 +63,9 @@ func (c Config) Validate() error {
 // and nobody beats them.
 const lookEvery = 10 * time.Second
 
+// defaultProbeTimeout is that of pool.Config.
+const defaultProbeTimeout = 5 * time.Second
+
 // A Pool keeps connections to any number of addresses, each with a pool.Pool of
 // its own. New makes one. It may be used by many goroutines. Whoever made it
 // closes it.
@@ -93,30 +97,48 @@ func New(d *dialer.Dialer, cfg Config) *Pool {
 // tell: an idle one, or whatever comes first after those who have waited longer.
 // The network is "tcp", "tcp4" or "tcp6". The error names the address; it is
 // that of pool.Pool.Get, or why the connection could not be dialed, such as a
-// *dialer.DialError. Nothing was sent then.
+// *dialer.DialError. Nothing of the caller's was sent then: it is safe to retry.
 func (p *Pool) Get(ctx context.Context, network, address string) (*Conn, error) {
-	for {
+	for dead := false; ; {
 		l, err := p.group.Get(ctx, key{network, address})
 		if err != nil {
-			return nil, named(network, address, err)
+			if _, named := err.(*dialer.DialError); !named {
+				err = &getError{network, address, err}
+			}
+			return nil, err
 		}
 		c := l.Value()
-		if err := c.unpark(); err != nil { // fresh, and taken from us at once
-			l.Discard(err)
+		_, fresh := c.flow.Parked() // nobody has checked it
+		if err := c.unpark(); err != nil {
+			l.Discard(err) // taken from us at once
 			continue
+		}
+		if fresh && !dead {
+			// Its server may have gone meanwhile. One that hangs up on everybody is
+			// for the caller to see: it may say why.
+			if _, err := c.flow.Peek(); err != nil {
+				dead = true
+				l.Discard(err)
+				continue
+			}
 		}
 		return &Conn{conn: c, lease: l}, nil
 	}
 }
 
-// named adds the address, where the error does not say it.
-func named(network, address string, err error) error {
-	var d *dialer.DialError
-	if errors.As(err, &d) {
-		return err
-	}
-	return fmt.Errorf("conns: %s %s: %w", network, address, err)
+// A getError says to where there is no connection.
+type getError struct {
+	network, address string
+	err              error
 }
+
+func (e *getError) Error() string {
+	return "conns: " + e.network + " " + e.address + ": " + e.err.Error()
+}
+func (e *getError) Unwrap() error { return e.err }
+
+// SafeToRetry is true: at most Config.Hello has said something.
+func (e *getError) SafeToRetry() bool { return true }
 
 // Stats yields the figures of each address that has connections or waiters.
 func (p *Pool) Stats() iter.Seq2[string, pool.Stats] {
@@ -168,7 +190,7 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		MaxIdle:      p.cfg.MaxIdle,
 		MaxLife:      p.cfg.MaxLife,
 		OpenTimeout:  p.cfg.OpenTimeout,
-		ProbeTimeout: p.cfg.ProbeTimeout,
+		ProbeTimeout: -1, // Check takes no time, and beat sees to it: a timer would be most of a Get's cost
 		Patience:     p.cfg.Patience,
 		LeakAfter:    p.cfg.LeakAfter,
 	}
@@ -186,14 +208,18 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 
 // beat asks an idle connection whether its far end is alive.
 func (p *Pool) beat(ctx context.Context, c *conn) error {
-	if p.cfg.Beat == nil {
-		return c.look()
-	}
-	if err := c.unpark(); err != nil {
-		return err
-	}
-	if err := c.until(ctx, p.cfg.Beat); err != nil {
-		return err
+	if p.cfg.Beat != nil {
+		if timeout := cmp.Or(p.cfg.ProbeTimeout, defaultProbeTimeout); timeout > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout)
+			defer cancel()
+		}
+		if err := c.unpark(); err != nil {
+			return err
+		}
+		if err := c.until(ctx, p.cfg.Beat); err != nil {
+			return err
+		}
 	}
 	if err := c.look(); err != nil {
 		return err
@@ -271,8 +297,9 @@ func (c *conn) until(ctx context.Context, f func(context.Context, net.Conn) erro
 	}
 	stop := context.AfterFunc(ctx, func() { c.flow.SetDeadline(past) })
 	err := f(ctx, c.Conn)
-	if !stop() && err == nil {
-		err = context.Cause(ctx)
+	stop()
+	if err == nil {
+		err = context.Cause(ctx) // what stop came too late for may be under way
 	}
 	if err == nil {
 		err = c.flow.SetDeadline(time.Time{})

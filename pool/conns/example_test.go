@@ -1,0 +1,68 @@
+package conns_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"log"
+	"net"
+
+	"github.com/natwise/natwise/pool/conns"
+)
+
+// serveLines greets whoever names himself on a line.
+func serveLines(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		fmt.Println("somebody connects")
+		go func() {
+			defer c.Close()
+			for lines := bufio.NewScanner(c); lines.Scan(); {
+				fmt.Fprintf(c, "hello, %s\n", lines.Text())
+			}
+		}()
+	}
+}
+
+func ExamplePool() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	go serveLines(ln)
+
+	ctx := context.Background()
+	p := conns.New(nil, conns.Config{})
+	defer p.Close(ctx)
+
+	greet := func(name string) (string, error) {
+		c, err := p.Get(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			return "", err
+		}
+		defer c.Close() // does nothing after Put
+
+		fmt.Fprintln(c, name)
+		answer, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil {
+			return "", err
+		}
+		c.Put() // a line for a line: nothing is still to come
+		return answer, nil
+	}
+	for _, name := range []string{"alice", "bob"} {
+		answer, err := greet(name)
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Print(answer)
+	}
+	// Output:
+	// somebody connects
+	// hello, alice
+	// hello, bob
+}
