@@ -348,9 +348,21 @@ func (c *Conn) Peek() (unread int, err error) {
 
 // Retire ends the turn of a parked connection for good and reports whether it
 // was parked: then the caller closes it, and every Write answers ErrRetired.
+// Whoever watches it by a Watcher is told.
 func (c *Conn) Retire() bool {
 	was := c.l.state.Load()
-	return was&stateMask == parked && c.l.state.CompareAndSwap(was, was|retired)
+	if was&stateMask != parked || !c.l.state.CompareAndSwap(was, was|retired) {
+		return false
+	}
+	c.tell()
+	return true
+}
+
+// tell calls what a Watcher was given for c, once.
+func (c *Conn) tell() {
+	if gone := c.gone.Swap(nil); gone != nil {
+		(*gone)()
+	}
 }
 
 // Parked reports whether the connection is parked, and since when.

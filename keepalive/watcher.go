@@ -37,9 +37,9 @@ type watch struct {
 
 // Watch has gone called once, by the watcher's goroutine, when c has ended for
 // its user though nobody has read that yet; what there is to know of it, Peek
-// tells. It is not called after c was closed. It must not block. Watch reports
-// false where c cannot be watched: it is no socket, is closed, or has no watcher
-// on this system.
+// tells. It is not called after c was closed, but is by whoever retires c. It must
+// not block. Watch reports false where only that is told: c is no socket, or there
+// is no watcher for this system; or where c is closed.
 func (w *Watcher) Watch(c *Conn, gone func()) bool {
 	at := &watch{by: w}
 	c.gone.Store(&gone)
@@ -105,10 +105,7 @@ func (w *Watcher) tell(slot, generation int32) {
 	}
 	c := s.conn.Value()
 	w.mu.Unlock()
-	if c == nil || c.Closed() {
-		return
-	}
-	if gone := c.gone.Swap(nil); gone != nil {
-		(*gone)()
+	if c != nil && !c.Closed() {
+		c.tell()
 	}
 }

@@ -195,8 +195,27 @@ func TestWhatIsNoSocketIsNotWatched(t *testing.T) {
 	var w keepalive.Watcher
 	near := keepalive.Watch(new(stub), keepalive.Plan{}, func(keepalive.Ending) {})
 	defer near.Close()
-	if w.Watch(near, func() {}) {
+	n := newNews()
+	if w.Watch(near, n.tell) {
 		t.Error("it is watched")
+	}
+	if near.Park(near.Turn()); !near.Retire() || n.n.Load() != 1 {
+		t.Errorf("its retirement was told %d times", n.n.Load())
+	}
+}
+
+func TestARetirementIsToldOnce(t *testing.T) {
+	var w keepalive.Watcher
+	near, far := guarded(t, keepalive.Plan{})
+	n := newNews()
+	w.Watch(near, n.tell)
+	if near.Park(near.Turn()); !near.Retire() || n.n.Load() != 1 {
+		t.Errorf("told %d times", n.n.Load())
+	}
+	far.Close()
+	near.Close()
+	if near.Retire() || n.n.Load() != 1 {
+		t.Errorf("told %d times", n.n.Load())
 	}
 }
 

@@ -413,7 +413,7 @@ func TestSomebodyElseMayHaveThePortOfAnIdleConnection(t *testing.T) {
 		exchange(t, second, "fresh")
 		second.Put()
 		s.wantOpened(2)
-		s.wantClosed(pool.Failed, 1)
+		s.wantClosed(pool.Spent, 1)
 	})
 }
 
@@ -904,9 +904,20 @@ func TestCloseEndsAHello(t *testing.T) {
 	})
 }
 
+func TestARetirementIsKnownAtOnce(t *testing.T) {
+	onStage(t, 4, func(t *testing.T, s *stage) {
+		s.start(conns.Config{})
+		c := s.get()
+		c.Put()
+		flow(c).Retire()
+		flow(c).Close()
+		synctest.Wait()
+		s.wantClosed(pool.Spent, 1)
+	})
+}
+
 func TestABeatThatIsNotAnsweredEndsTheConnection(t *testing.T) {
 	for name, beat := range map[string]func(ctx context.Context, c net.Conn) error{
-		"of what was retired": func(context.Context, net.Conn) error { return nil },
 		"deaf to its context": func(_ context.Context, c net.Conn) error { return talk(c, "PING") },
 		"that moves its deadline": func(_ context.Context, c net.Conn) error {
 			c.SetDeadline(time.Now().Add(time.Hour))
@@ -926,10 +937,6 @@ func TestABeatThatIsNotAnsweredEndsTheConnection(t *testing.T) {
 				time.Sleep(8 * time.Second)
 				if got := s.stats(); got.Idle != 1 {
 					t.Errorf("too early: %+v", got)
-				}
-				if name == "of what was retired" {
-					flow(c).Retire()
-					flow(c).Close()
 				}
 				time.Sleep(5 * time.Second)
 				s.wantClosed(pool.Failed, 1)

@@ -17,6 +17,8 @@
 // lent again it is looked at: one on which the server has said goodbye, has been
 // reset, or has said something that nobody asked for, is not lent.
 //
+// What a server says first, before it was asked, is read in Config.Hello.
+//
 // Idle connections are parked: they are kept known to the path, and the ledger
 // may end them for somebody else who waits for a port.
 //

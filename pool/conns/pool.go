@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"iter"
 	"net"
@@ -140,7 +141,8 @@ func (e *getError) Unwrap() error { return e.err }
 // SafeToRetry is true: at most Config.Hello has said something.
 func (e *getError) SafeToRetry() bool { return true }
 
-// Stats yields the figures of each address that has connections or waiters.
+// Stats yields the figures of each address that has connections or waiters. They
+// begin anew when an address had none for a moment.
 func (p *Pool) Stats() iter.Seq2[string, pool.Stats] {
 	return func(yield func(string, pool.Stats) bool) {
 		for k, q := range p.group.Pools() {
@@ -182,8 +184,8 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		},
 		Close:        func(c *conn, _ error) { c.close() },
 		Watch:        func(c *conn, ended func()) { p.watcher.Watch(c.flow.Conn, ended) },
-		Check:        func(_ context.Context, c *conn) error { return c.check() },
-		Beat:         p.beat,
+		Check:        func(_ context.Context, c *conn) error { return reason(c.check()) },
+		Beat:         func(ctx context.Context, c *conn) error { return reason(p.beat(ctx, c)) },
 		BeatEvery:    p.cfg.BeatEvery,
 		Max:          p.cfg.Max,
 		MinIdle:      p.cfg.MinIdle,
@@ -195,15 +197,27 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		LeakAfter:    p.cfg.LeakAfter,
 	}
 	if p.cfg.Beat == nil {
-		cfg.Beat = nil
-		if watched := runtime.GOOS == "linux" && p.dialer.Dial == nil; !watched && p.cfg.BeatEvery == 0 {
-			cfg.Beat, cfg.BeatEvery = p.beat, lookEvery
+		if watched := runtime.GOOS == "linux" && p.dialer.Dial == nil; watched || p.cfg.BeatEvery != 0 {
+			cfg.Beat = nil
+		} else {
+			cfg.BeatEvery = lookEvery
 		}
 	}
 	if p.cfg.Observe != nil {
 		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
 	}
 	return cfg
+}
+
+// reason tells what says nothing of other connections from what may.
+func reason(err error) error {
+	switch {
+	case errors.Is(err, keepalive.ErrRetired):
+		return fmt.Errorf("%w: %w", pool.Reclaimed, err)
+	case errors.Is(err, keepalive.ErrStale):
+		return fmt.Errorf("%w: %w", pool.Idled, err)
+	}
+	return err
 }
 
 // beat asks an idle connection whether its far end is alive.
