@@ -288,7 +288,9 @@ func (p *Pool[T]) checkAndBeat(ctx context.Context, v T) error {
 // prove asks the value of l, which is doubted, whether it is still good. If not,
 // the lease is over and the value is closed.
 func (p *Pool[T]) prove(r *request, l Lease[T], ask probe[T]) (good bool) {
-	r.again = true
+	if r.again = true; r.began == 0 {
+		r.began = p.clock()
+	}
 	e := l.slot.entry
 	err := errUnfinished // a panic
 	defer func() {

@@ -84,8 +84,8 @@ type Stats struct {
 	OpenFailed uint64          // Ask or Open in vain
 	Closed     [Reasons]uint64 // values, by Reason
 	Reused     uint64          // leases of a value that somebody had before
-	Waited     uint64          // Gets that found nothing idle, and wait no more
-	WaitTime   time.Duration   // all of theirs
+	Waited     uint64          // Gets that found nothing idle, with those that wait now
+	WaitTime   time.Duration   // of those that wait no more
 }
 
 // Stats returns the pool's figures now.
@@ -100,13 +100,14 @@ func (p *Pool[T]) statsLocked() Stats {
 		Size: p.size, Idle: p.idleLocked(), Connecting: p.connecting + p.overdue, Closing: p.closing,
 		InUse: int(p.lent - p.ended), Waiting: p.waiters.len,
 		Opened: p.opened, OpenFailed: p.openFailed, Closed: p.closed, Reused: p.lent - p.fresh,
-		Waited: p.waited.Load(), WaitTime: time.Duration(p.waitTime.Load()),
+		Waited: p.waited, WaitTime: time.Duration(p.waitTime.Load()),
 	}
 	if p.asking != nil {
 		s.Asking = 1
 	}
 	if w := p.waiters.front(); w != nil {
-		s.OldestWait = p.clock() - w.began
+		now := p.clock()
+		s.OldestWait = now - w.sinceLocked(now)
 	}
 	return s
 }

@@ -78,10 +78,14 @@ func (l Lease[T]) Put() {
 	if p.waiters.len == 0 && p.asking == nil && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
 		p.free.push(e) // what settleLocked would come to, and almost always
 		e.rested = p.nowLocked()
-	} else {
-		p.settleLocked(e)
+		p.mu.Unlock()
+		return
 	}
+	p.settleLocked(e)
+	told := p.told
+	p.told = nil
 	p.mu.Unlock()
+	told.wake()
 }
 
 // Discard ends the lease because the value is broken, and returns when Close

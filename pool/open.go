@@ -239,8 +239,10 @@ func (p *Pool[T]) failLocked(o *opening, err error) {
 	}
 	for w := p.waiters.front(); w != nil && w.arrival <= o.arrival; {
 		next := w.place.next.owner
-		if now-w.began >= p.cfg.Patience {
-			p.tellLocked(w, err)
+		if now-w.sinceLocked(now) >= p.cfg.Patience {
+			p.waiters.remove(&w.place)
+			w.err = err
+			p.tellLocked(w)
 		}
 		w = next
 	}

@@ -15,20 +15,21 @@ import (
 // usable. It may be used by many goroutines. Whoever made it closes it.
 type Pool[T any] struct {
 	cfg    Config[T]
-	epoch  time.Time // instants count from here
+	epoch  time.Time // instants count from here, and none is zero
 	dated  bool      // values have dates to be looked at: MaxIdle, MaxLife, Beat
 	forget func()    // tells a Group that nothing is left; nil: no Group's
 
 	slept    atomic.Int64 // for how long the monotonic clock stood still
 	spare    sync.Pool    // of *waiter[T]
-	waited   atomic.Uint64
 	waitTime atomic.Int64 // of all Gets that waited
 
 	mu sync.Mutex // guards the fields below and all entries; never held while calling cfg
 
-	free    stack[T]         // those that can be lent, or will be after a probe; coldest first
-	waiters list[*waiter[T]] // longest wait first
-	held    list[*slot[T]]   // leases out, where LeakAfter is set; oldest first
+	free     stack[T]         // those that can be lent, or will be after a probe; coldest first
+	waiters  list[*waiter[T]] // longest wait first
+	told     *waiter[T]       // those to be woken as soon as the lock is free,
+	toldLast *waiter[T]       // in order, linked by next
+	held     list[*slot[T]]   // leases out, where LeakAfter is set; oldest first
 
 	size       int // asking + connecting + overdue + idle or leased + closing
 	fit        int // values that can be lent, or will be when they are put back
@@ -58,6 +59,7 @@ type Pool[T any] struct {
 	opened, openFailed uint64
 	closed             [Reasons]uint64
 	lent, ended, fresh uint64 // leases; fresh: of a value that nobody had before
+	waited             uint64
 
 	// The coarse clock: now is at most tickEvery old while ticking.
 	now     instant
@@ -75,7 +77,7 @@ func New[T any](cfg Config[T]) *Pool[T] {
 	if err := cfg.Validate(); err != nil {
 		panic(err.Error())
 	}
-	p := &Pool[T]{cfg: cfg, epoch: time.Now(), drained: make(chan struct{}), wakeAt: never, doubt: -1}
+	p := &Pool[T]{cfg: cfg, epoch: time.Now().Add(-1), drained: make(chan struct{}), wakeAt: never, doubt: -1}
 	p.dated = cfg.MaxIdle > 0 || cfg.MaxLife > 0 || cfg.Beat != nil
 	p.wary = cfg.Check != nil || cfg.LeakAfter > 0 || p.dated
 	p.life, p.finish = context.WithCancel(context.Background())
@@ -99,7 +101,6 @@ func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 	p.mu.Lock()
 	e := p.warmestLocked()
 	if e == nil || p.wary {
-		p.mu.Unlock()
 		return p.get(ctx)
 	}
 	l := p.lendLocked(e)
@@ -108,13 +109,14 @@ func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 }
 
 // get is Get where something may have to be waited for, asked or kept track of.
+// It is called with the lock and returns without it.
 func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
-	r := request{ctx: ctx, began: p.clock()}
+	r := request{ctx: ctx, arrival: p.arrivals}
 	if p.cfg.LeakAfter > 0 {
+		p.mu.Unlock()
 		r.taken = takenHere()
+		p.mu.Lock()
 	}
-	p.mu.Lock()
-	r.arrival = p.arrivals
 	for {
 		var ask probe[T]
 		if e := p.currentLocked(); e != nil {
@@ -292,11 +294,15 @@ func (p *Pool[T]) emptyLocked() bool {
 	return p.cfg.MinIdle == 0
 }
 
-// unlock gives back the lock. A pool of a Group that is empty is forgotten.
+// unlock gives back the lock and wakes those who were told something. A pool of a
+// Group that is empty is forgotten.
 func (p *Pool[T]) unlock() {
+	told := p.told
+	p.told = nil
 	empty := p.forget != nil && !p.gone && p.emptyLocked()
 	p.gone = p.gone || empty
 	p.mu.Unlock()
+	told.wake()
 	if empty {
 		p.forget()
 	}

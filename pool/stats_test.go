@@ -48,7 +48,7 @@ func TestStatsShowEachStageOfALife(t *testing.T) {
 		leases := make(chan pool.Lease[*jar], 2)
 		get := func() { leases <- take(t, p) }
 		go get()
-		want.Size, want.Asking, want.Waiting = 1, 1, 1
+		want.Size, want.Asking, want.Waiting, want.Waited = 1, 1, 1, 1
 		see("asked for")
 
 		time.Sleep(time.Second)
@@ -57,7 +57,7 @@ func TestStatsShowEachStageOfALife(t *testing.T) {
 
 		time.Sleep(time.Second)
 		want.Connecting, want.Waiting, want.OldestWait = 0, 0, 0
-		want.InUse, want.Opened, want.Waited, want.WaitTime = 1, 1, 1, 2*time.Second
+		want.InUse, want.Opened, want.WaitTime = 1, 1, 2*time.Second
 		see("lent")
 
 		(<-leases).Put()
@@ -72,15 +72,15 @@ func TestStatsShowEachStageOfALife(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(time.Second)
 		go get()
-		want.Waiting, want.OldestWait = 2, time.Second
+		want.Waiting, want.Waited, want.OldestWait = 2, 3, time.Second
 		see("waited for")
 
 		l.Put()
-		want.Waiting, want.OldestWait, want.Waited, want.WaitTime, want.Reused = 1, 0, 2, 3*time.Second, 2
+		want.Waiting, want.OldestWait, want.WaitTime, want.Reused = 1, 0, 3*time.Second, 2
 		see("handed over")
 
 		(<-leases).Put()
-		want.Waiting, want.Waited, want.Reused = 0, 3, 3
+		want.Waiting, want.Reused = 0, 3
 		see("handed over again")
 
 		go (<-leases).Discard(nil)

@@ -3,16 +3,17 @@ package pool
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 )
 
 // A request is one Get.
 type request struct {
 	ctx     context.Context
-	arrival uint64 // requests that came later have a larger one
-	again   bool   // the value that it was lent failed its check
-	queued  bool   // it has been in the queue
-	began   instant
+	arrival uint64        // requests that came later have a larger one
+	again   bool          // the value that it was lent failed its check
+	queued  bool          // it has been in the queue
+	began   instant       // 0: it did not need a clock yet
 	waited  time.Duration // counted so far
 	taken   *taken
 }
@@ -21,6 +22,8 @@ type request struct {
 type waiter[T any] struct {
 	request
 	place node[*waiter[T]]
+	since atomic.Int64 // when the request began; 0: just now
+	next  *waiter[T]   // told in the same turn of the lock
 
 	// Capacity one: whoever serves never waits for whoever is served. What is
 	// below is set before.
@@ -43,25 +46,26 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	w := p.joinLocked(r)
 	p.openLocked()
 	p.mu.Unlock()
+	if r.began == 0 {
+		r.began = p.clock() // not under the lock: it would be half of the time there
+	}
+	w.since.Store(int64(r.began))
 
 	served := true
 	select {
 	case <-w.ready:
 	case <-r.ctx.Done():
-		p.giveUp(w)
+		p.giveUp(w, r)
 		served = false
 	}
 	if err = w.err; err == nil && !served {
-		err = p.passOn(w)
-	}
-	if !r.queued {
-		r.queued = true
-		p.waited.Add(1)
+		err = p.passOn(w, r)
 	}
 	took := p.clock() - r.began
 	p.waitTime.Add(int64(took - r.waited))
 	r.waited = took
 	l, ask = w.lease, w.ask
+	w.since.Store(0)
 	w.request, w.lease, w.ask, w.err = request{}, Lease[T]{}, nil, nil
 	p.spare.Put(w)
 	p.observe(Event{Kind: Waited, Took: took, Err: err})
@@ -75,6 +79,10 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 	if w == nil {
 		w = &waiter[T]{ready: make(chan struct{}, 1)}
 		w.place.owner = w
+	}
+	if !r.queued {
+		r.queued = true
+		p.waited++
 	}
 	at := &p.waiters.root
 	if r.again {
@@ -92,7 +100,7 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 
 // giveUp takes w, whose context has ended, out of the queue. If it was served or
 // told something meanwhile, giveUp waits for that.
-func (p *Pool[T]) giveUp(w *waiter[T]) {
+func (p *Pool[T]) giveUp(w *waiter[T], r *request) {
 	p.mu.Lock()
 	if !w.place.listed() {
 		p.mu.Unlock()
@@ -100,14 +108,14 @@ func (p *Pool[T]) giveUp(w *waiter[T]) {
 		return
 	}
 	p.waiters.remove(&w.place)
-	w.err = p.gaveUpLocked(&w.request)
+	w.err = p.gaveUpLocked(r)
 	p.easeLocked()
 	p.unlock()
 }
 
 // passOn ends the lease of w, whose context had ended before it was served: it
 // could not use it.
-func (p *Pool[T]) passOn(w *waiter[T]) error {
+func (p *Pool[T]) passOn(w *waiter[T], r *request) error {
 	p.mu.Lock()
 	defer p.unlock()
 	e := w.lease.slot.entry
@@ -116,7 +124,7 @@ func (p *Pool[T]) passOn(w *waiter[T]) error {
 	p.endLeaseLocked(w.lease.slot)
 	e.rested = rested // as if nothing had been
 	p.settleLocked(e)
-	return p.gaveUpLocked(&w.request)
+	return p.gaveUpLocked(r)
 }
 
 // gaveUpLocked is what r is told after its context has ended.
@@ -129,11 +137,25 @@ func (p *Pool[T]) gaveUpLocked(r *request) error {
 		Open: p.failing, Held: p.heldLocked(r.taken), Err: cause}
 }
 
-// tellLocked ends the wait of w with an error.
-func (p *Pool[T]) tellLocked(w *waiter[T], err error) {
-	p.waiters.remove(&w.place)
-	w.err = err
-	w.ready <- struct{}{}
+// tellLocked ends the wait of w, which is no longer queued. unlock wakes it: to
+// wake somebody takes longer than all that is done under the lock.
+func (p *Pool[T]) tellLocked(w *waiter[T]) {
+	if p.told == nil {
+		p.told = w
+	} else {
+		p.toldLast.next = w
+	}
+	p.toldLast = w
+}
+
+// wake wakes w and those that were told with it.
+func (w *waiter[T]) wake() {
+	for w != nil {
+		next := w.next
+		w.next = nil
+		w.ready <- struct{}{} // from here on it is its own again
+		w = next
+	}
 }
 
 // serveLocked lends e to those who have waited longest, as far as it carries.
@@ -145,21 +167,34 @@ func (p *Pool[T]) serveLocked(e *entry[T]) {
 			break
 		}
 		p.waiters.remove(&w.place)
-		if w.ctx.Err() != nil {
+		switch {
+		case w.ctx.Err() != nil:
+			w.began = w.sinceLocked(p.clock())
 			w.err = p.gaveUpLocked(&w.request)
-			w.ready <- struct{}{}
-			continue
+		case p.wary:
+			w.lease, w.ask = p.lendWarilyLocked(e, &w.request)
+		default:
+			w.lease = p.lendLocked(e)
 		}
-		w.lease, w.ask = p.lendWarilyLocked(e, &w.request)
-		w.ready <- struct{}{}
+		p.tellLocked(w)
 	}
 	p.easeLocked()
+}
+
+// sinceLocked returns when the request of w began.
+func (w *waiter[T]) sinceLocked(now instant) instant {
+	if since := w.since.Load(); since > 0 {
+		return instant(since)
+	}
+	return now
 }
 
 // failWaitersLocked tells err to those who came until arrival.
 func (p *Pool[T]) failWaitersLocked(arrival uint64, err error) {
 	for w := p.waiters.front(); w != nil && w.arrival <= arrival; w = p.waiters.front() {
-		p.tellLocked(w, err)
+		p.waiters.remove(&w.place)
+		w.err = err
+		p.tellLocked(w)
 	}
 	p.easeLocked()
 }

@@ -47,7 +47,8 @@ type siege struct {
 
 	flows sync.Map // of *dialer.Conn to siegeFlow; all are kept, so that no address comes twice
 
-	answered, inFlight, late, crossed atomic.Int64 // operations: see failed
+	exchanging                        atomic.Int64 // operations that have their connection
+	answered, inFlight, late, crossed atomic.Int64 // operations that are over: see failed
 	opened, ended, refused            atomic.Int64 // connections, and openings in vain
 	most                              int64        // connections that the server had at a time
 }
@@ -167,7 +168,9 @@ func (s *siege) operate(worker, n int) bool {
 	if o.impatient = n%64 == 63; o.impatient {
 		c.SetReadDeadline(time.Unix(1, 0)) // the answer comes when nobody waits for it
 	}
+	s.exchanging.Add(1)
 	last, err := s.talk.exchange(c, fmt.Sprint("worker", worker), fmt.Sprint(worker, "x", n))
+	s.exchanging.Add(-1)
 	now := siegeFlow{rested: time.Now(), done: last || err != nil}
 	s.flows.Store(o.flow, now)
 	if err != nil {
@@ -297,6 +300,7 @@ func (s *siege) outage(end, f func()) {
 // underLoad is an outage in the midst of operations.
 func (s *siege) underLoad(end func()) {
 	s.Helper()
+	s.await("operations", func() bool { return s.exchanging.Load() >= siegePorts/2 })
 	s.outage(end, func() {})
 }
 
