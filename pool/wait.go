@@ -4,17 +4,15 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-	"time"
 )
 
 // A request is one Get.
 type request struct {
 	ctx     context.Context
-	arrival uint64        // requests that came later have a larger one
-	again   bool          // the value that it was lent failed its check
-	queued  bool          // it has been in the queue
-	began   instant       // 0: it did not need a clock yet
-	waited  time.Duration // counted so far
+	arrival uint64  // requests that came later have a larger one
+	again   bool    // the value that it was lent failed its check
+	queued  bool    // it has been in the queue
+	began   instant // 0: it did not need a clock yet
 	taken   *taken
 }
 
@@ -22,7 +20,7 @@ type request struct {
 type waiter[T any] struct {
 	request
 	place node[*waiter[T]]
-	since atomic.Int64 // when the request began; 0: just now
+	since atomic.Int64 // when it began to wait; 0: just now
 	next  *waiter[T]   // told in the same turn of the lock
 
 	// Capacity one: whoever serves never waits for whoever is served. What is
@@ -46,10 +44,11 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	w := p.joinLocked(r)
 	p.openLocked()
 	p.mu.Unlock()
+	since := p.clock() // not under the lock: it would be half of the time there
+	w.since.Store(int64(since))
 	if r.began == 0 {
-		r.began = p.clock() // not under the lock: it would be half of the time there
+		r.began = since
 	}
-	w.since.Store(int64(r.began))
 
 	served := true
 	select {
@@ -61,14 +60,15 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	if err = w.err; err == nil && !served {
 		err = p.passOn(w, r)
 	}
-	took := p.clock() - r.began
-	p.waitTime.Add(int64(took - r.waited))
-	r.waited = took
+	took := p.clock() - since
+	p.waitTime.Add(int64(took))
 	l, ask = w.lease, w.ask
 	w.since.Store(0)
-	w.request, w.lease, w.ask, w.err = request{}, Lease[T]{}, nil, nil
+	w.ctx, w.taken, w.lease.slot, w.ask, w.err = nil, nil, nil, nil, nil
 	p.spare.Put(w)
-	p.observe(Event{Kind: Waited, Took: took, Err: err})
+	if p.cfg.Observe != nil {
+		p.observe(Event{Kind: Waited, Took: took, Err: err})
+	}
 	return l, ask, err
 }
 
@@ -169,7 +169,9 @@ func (p *Pool[T]) serveLocked(e *entry[T]) {
 		p.waiters.remove(&w.place)
 		switch {
 		case w.ctx.Err() != nil:
-			w.began = w.sinceLocked(p.clock())
+			if w.began == 0 {
+				w.began = w.sinceLocked(p.clock())
+			}
 			w.err = p.gaveUpLocked(&w.request)
 		case p.wary:
 			w.lease, w.ask = p.lendWarilyLocked(e, &w.request)
@@ -181,7 +183,7 @@ func (p *Pool[T]) serveLocked(e *entry[T]) {
 	p.easeLocked()
 }
 
-// sinceLocked returns when the request of w began.
+// sinceLocked returns since when w waits.
 func (w *waiter[T]) sinceLocked(now instant) instant {
 	if since := w.since.Load(); since > 0 {
 		return instant(since)
