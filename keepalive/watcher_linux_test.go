@@ -282,6 +282,7 @@ func BenchmarkWatch(b *testing.B) {
 	var w keepalive.Watcher
 	near, _ := loopback(b)
 	keep := keepalive.Watch(near, keepalive.Plan{}, func(keepalive.Ending) {})
+	defer keep.Close()
 	w.Watch(keep, func() {})
 	b.ReportAllocs()
 	for b.Loop() {
