@@ -195,10 +195,10 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 	}
 	p.roomLocked()
 	p.unlock()
-	switch {
-	case err == nil:
+	if e.born > 0 {
 		p.observe(Event{Kind: Opened, Took: now - o.began})
-	case !o.overdue: // or it was told
+	}
+	if err != nil && !o.overdue { // or it was told
 		p.observe(Event{Kind: OpenFailed, Took: now - o.began, Err: err})
 	}
 }

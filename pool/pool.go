@@ -25,11 +25,24 @@ type Pool[T any] struct {
 
 	mu sync.Mutex // guards the fields below and all entries; never held while calling cfg
 
-	free     stack[T]         // those that can be lent, or will be after a probe; coldest first
-	waiters  list[*waiter[T]] // longest wait first
-	told     *waiter[T]       // those to be woken as soon as the lock is free,
-	toldLast *waiter[T]       // in order, linked by next
-	held     list[*slot[T]]   // leases out, where LeakAfter is set; oldest first
+	// What each Get and Put writes stands beside the mutex: together it travels
+	// between processors at once.
+	free               stack[T] // those that can be lent, or will be after a probe; coldest first
+	lent, ended, fresh uint64   // leases; fresh: of a value that nobody had before
+
+	// The coarse clock: now is at most tickEvery old while ticking.
+	now     instant
+	ticking bool
+	asked   bool // for the time, since the last tick
+	wary    bool // a lease needs more than a value: it is asked, or kept track of
+
+	generation uint64           // Resets so far
+	asking     *opening         // nil: nobody is asking
+	waiters    list[*waiter[T]] // longest wait first
+
+	told     *waiter[T]     // those to be woken as soon as the lock is free,
+	toldLast *waiter[T]     // in order, linked by next
+	held     list[*slot[T]] // leases out, where LeakAfter is set; oldest first
 
 	size       int // asking + connecting + overdue + idle or leased + closing
 	fit        int // values that can be lent, or will be when they are put back
@@ -37,19 +50,16 @@ type Pool[T any] struct {
 	overdue    int // openings that did not heed their timeout, or are from before a Reset
 	closing    int
 	beating    int
-	asking     *opening // nil: nobody is asking
 
-	arrivals   uint64          // Gets so far that found nothing idle
-	generation uint64          // Resets so far
-	purge      error           // what the last one was told
-	learned    int             // capacity of the value opened last; 0: not known yet
-	life       context.Context // of this generation's openings and Beats
-	finish     context.CancelFunc
-	shut       bool
-	gone       bool          // the Group has forgotten this pool
-	drained    chan struct{} // closed when shut and empty
-	wary       bool          // a lease needs more than a value: it is asked, or kept track of
-	doubt      instant       // when a Beat failed last, or before all time: what was proved before is asked before it is lent
+	arrivals uint64          // Gets so far that found nothing idle
+	purge    error           // what the last Reset was told
+	learned  int             // capacity of the value opened last; 0: not known yet
+	life     context.Context // of this generation's openings and Beats
+	finish   context.CancelFunc
+	shut     bool
+	gone     bool          // the Group has forgotten this pool
+	drained  chan struct{} // closed when shut and empty
+	doubt    instant       // when a Beat failed last, or before all time: what was proved before is asked before it is lent
 
 	backoff   retry.Backoff
 	failing   error   // why the last opening failed; nil: it did not
@@ -58,15 +68,9 @@ type Pool[T any] struct {
 
 	opened, openFailed uint64
 	closed             [Reasons]uint64
-	lent, ended, fresh uint64 // leases; fresh: of a value that nobody had before
 	waited             uint64
 
-	// The coarse clock: now is at most tickEvery old while ticking.
-	now     instant
-	ticking bool
-	asked   bool // for the time, since the last tick
-	ticker  *time.Timer
-
+	ticker *time.Timer // runs tick
 	timer  *time.Timer // runs tend
 	wakeAt instant
 }
