@@ -14,8 +14,9 @@ import (
 // (Check, and Close within Discard) and is recovered there, the pool goes on.
 type Config[T any] struct {
 	// Open opens a value. Its context has the values, not the cancellation, of
-	// the Get that has waited longest; it ends after OpenTimeout and with the
-	// pool. Once begun it is finished: the value goes to whoever waits then.
+	// the Get that has waited longest; it ends after OpenTimeout, by Reset and by
+	// Close. Otherwise what is begun is finished: the value goes to whoever waits
+	// then.
 	Open func(ctx context.Context) (T, error)
 
 	// Ask, instead of Open, asks for permission first, where opening needs one:

@@ -23,7 +23,10 @@ type opening struct {
 // openLocked begins as many openings as are needed and allowed.
 func (p *Pool[T]) openLocked() {
 	for p.mayOpenLocked() && p.neededLocked(p.connecting) {
-		o := &opening{ctx: context.Background(), life: p.life, arrival: p.arrivals, generation: p.generation, began: p.clock(), trial: p.failing != nil}
+		o := &opening{
+			ctx: context.Background(), life: p.life, began: p.clock(),
+			arrival: p.arrivals, generation: p.generation, trial: p.failing != nil,
+		}
 		if w := p.waiters.front(); w != nil {
 			// The caller's values, not the caller's cancellation: somebody who gives
 			// up must not end an opening that the next in line can use.
