@@ -64,8 +64,9 @@ type Config[T any] struct {
 	Max int
 
 	// MinIdle is how many idle values are kept ready once the pool is in use,
-	// opened one after the other, 100 ms apart. Where opening fails, that waits
-	// until somebody needs a value.
+	// opened one after the other, 100 ms apart. One that was taken away, by Reclaim
+	// or Watch, is replaced after 5 s; where opening fails, none is until somebody
+	// needs a value.
 	MinIdle int
 
 	// MaxIdle closes a value that was idle for so long, unless MinIdle needs it.
@@ -120,6 +121,7 @@ const (
 	overdueAfter = time.Second
 
 	fillEvery   = 100 * time.Millisecond
+	refillAfter = 5 * time.Second
 	beatsAtOnce = 4
 
 	firstBackoff = 100 * time.Millisecond

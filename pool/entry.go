@@ -168,6 +168,9 @@ func (p *Pool[T]) removeLocked(e *entry[T]) {
 func (p *Pool[T]) expelLocked(e *entry[T], reason Reason, cause error) {
 	e.condemnLocked(reason, cause)
 	p.removeLocked(e)
+	if reason == Reclaimed || reason == Spent {
+		p.fillAt = p.clock() + refillAfter // or two pools would take from each other for ever
+	}
 	go p.close(e)
 }
 

@@ -285,3 +285,24 @@ func TestWaitedOnlyGrows(t *testing.T) {
 		p.Close(t.Context())
 	})
 }
+
+func TestWhatWasTakenAwayIsNotOpenedAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var opened atomic.Int32
+		p := pool.New(pool.Config[int]{MinIdle: 2, Open: func(context.Context) (int, error) { return int(opened.Add(1)), nil }})
+		many(t, p, 1)
+		time.Sleep(time.Second)
+		for range 60 { // somebody else needs the room all the time
+			p.Reclaim()
+			time.Sleep(time.Second)
+		}
+		if n := opened.Load(); n > 2+2*12 {
+			t.Errorf("%d were opened in a minute in which nobody used one", n)
+		}
+		time.Sleep(6 * time.Second)
+		if s := p.Stats(); s.Idle != 2 {
+			t.Errorf("got %+v", s)
+		}
+		p.Close(t.Context())
+	})
+}
