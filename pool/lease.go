@@ -3,30 +3,30 @@ package pool
 // An entry is one value and what the pool knows of it. All but value and pool
 // is guarded by the pool's mutex.
 type entry[T any] struct {
-	pool  *Pool[T]
-	value T
-
-	at       int // its place in pool.free, counted from one; 0: it is not there
-	first    slot[T]
-	spare    *slot[T] // further slots that carry no lease
-	leased   int
-	capacity int
-	probing  bool // a Check or Beat is asking it; not to be lent meanwhile
-
-	generation uint64 // the pool's at birth; another one: it is not fit to be lent
-	born       instant
-	expires    instant // MaxLife, drawn at birth
-	beatEvery  instant // BeatEvery, drawn at birth
+	// What each lease reads and writes stands together, as in Pool.
+	leased     int
+	capacity   int
+	at         int     // its place in pool.free, counted from one; 0: it is not there
 	rested     instant // since when it is idle, or justNow
-	proved     instant // when it last passed a Check or a Beat
+	generation uint64  // the pool's at birth; another one: it is not fit to be lent
+	first      slot[T]
+	spare      *slot[T] // further slots that carry no lease
+	pool       *Pool[T]
+	value      T
 
-	gauging, gaugeAgain bool // Capacity is being read; and must be once more
-
+	probing   bool // a Check or Beat is asking it; not to be lent meanwhile
 	fit       bool // counted in the pool's fit, while the generation is the pool's
+	gone      bool // taken out of the pool; Close is called or will be
 	condemned bool // it takes no more leases, for this reason:
 	reason    Reason
 	cause     error
-	gone      bool // taken out of the pool; Close is called or will be
+
+	gauging, gaugeAgain bool // Capacity is being read; and must be once more
+
+	born      instant
+	expires   instant // MaxLife, drawn at birth
+	beatEvery instant // BeatEvery, drawn at birth
+	proved    instant // when it last passed a Check or a Beat
 }
 
 // noGeneration is of values that are condemned.
@@ -34,8 +34,8 @@ const noGeneration = 1<<64 - 1
 
 // A slot is what one lease after the other is made of.
 type slot[T any] struct {
-	entry *entry[T]
 	turn  uint64 // counts beginnings and endings
+	entry *entry[T]
 	next  *slot[T]
 	taken *taken // of the present lease, where LeakAfter is set
 	held  node[*slot[T]]
