@@ -195,6 +195,9 @@ func TestAGetThatRacesWithForgettingNeverFails(t *testing.T) {
 		for range 16 {
 			all.Go(func() {
 				for i := range 500 {
+					if i%50 == 0 {
+						time.Sleep(time.Millisecond) // for all of them: nothing is left then
+					}
 					if i%2 == 0 {
 						s.take(t, "a").Discard(nil)
 					} else if err := s.Do(t.Context(), "a", func(context.Context, *jar) error { return errSour }); err != errSour {
