@@ -2,7 +2,8 @@ package pool
 
 import "time"
 
-// An instant is a time since the pool was made, by the monotonic clock.
+// An instant is a time since the pool was made, with what the machine has slept
+// as far as that was noticed.
 type instant = time.Duration
 
 // justNow is when a lease has ended of which nobody needed to know the time yet.

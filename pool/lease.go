@@ -82,10 +82,7 @@ func (l Lease[T]) Put() {
 		return
 	}
 	p.settleLocked(e)
-	told := p.told
-	p.told = nil
-	p.mu.Unlock()
-	told.wake()
+	p.unlock()
 }
 
 // Discard ends the lease because the value is broken, and returns when Close

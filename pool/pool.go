@@ -167,10 +167,10 @@ func (l Lease[T]) do(ctx context.Context, f func(ctx context.Context, v T) error
 }
 
 // Reset closes all values that were opened so far: the idle ones now, the leased
-// ones when their leases end; and it ends the openings under way. Those who wait get an error that matches ErrReset
-// and cause, and is safe to retry: what they waited for is not known to be there
-// any more. It is for failovers. The values count until they are closed, so that
-// there are never more than Max.
+// ones when their leases end; and it ends the openings under way. Those who wait
+// get an error that matches ErrReset and cause, and is safe to retry: what they
+// waited for is not known to be there any more. It is for failovers. The values
+// count until they are closed, so that there are never more than Max.
 func (p *Pool[T]) Reset(cause error) {
 	p.mu.Lock()
 	p.purge = cause

@@ -303,12 +303,9 @@ func handshake(ctx context.Context, address string, dialed net.Conn, cfg *tls.Co
 	return client, client.HandshakeContext(ctx)
 }
 
-// until calls f with the connection, whose deadline is that of ctx meanwhile: what
-// does not look at ctx is ended too.
+// until calls f with the connection, and ends what f does there with ctx, whether
+// or not f looks at that.
 func (c *conn) until(ctx context.Context, f func(context.Context, net.Conn) error) error {
-	if deadline, ok := ctx.Deadline(); ok {
-		c.flow.SetDeadline(deadline)
-	}
 	stop := context.AfterFunc(ctx, func() { c.flow.SetDeadline(past) })
 	err := f(ctx, c.Conn)
 	stop()
