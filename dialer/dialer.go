@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
@@ -53,6 +52,11 @@ type Dialer struct {
 	// Timeout bounds the look-up of a name, and the connect to one address.
 	// Zero: 10 s. Negative: only the context does.
 	Timeout time.Duration
+
+	// Learner, if not nil, is what the idle timeouts of this dialer's paths are
+	// learned by; pools may then have it ask connections that they are about to
+	// close. Nil: the ledger's own, which only learns from connections that die.
+	Learner *keepalive.Learner
 
 	// Observe is told of every event in the life of this dialer's flows, by the
 	// goroutine in which it happened and under no lock. It must not block.
@@ -327,35 +331,14 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 // watch makes a Conn of a connection that is there.
 func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
 	l := d.ledger()
-	plan := d.plan(f)
-	refused := apply(plan, conn)
-	opened := Event{Kind: Opened, Host: t.address, Local: addrPort(conn.LocalAddr()), Remote: c.dst, Took: took, Err: refused}
-	born := time.Now()
-	kc := keepalive.Watch(conn, plan, func(e keepalive.Ending) {
-		ended := Event{Kind: Ended, Host: opened.Host, Local: opened.Local, Remote: opened.Remote, Took: time.Since(born), Ending: e}
-		ended.Retired = l.ended(f, e)
-		d.observe(ended)
-	})
+	k := &keeper{dialer: d, target: t, way: c, flow: f, born: time.Now(), local: addrPort(conn.LocalAddr())}
+	plan := k.plan()
+	kc := keepalive.Watch(conn, plan, k.ended)
+	refused := kc.Follow(plan)
+	l.detector.Guard(kc, c.dst, k)
 	l.connected(f, kc)
-	d.observe(opened)
+	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused}))
 	return &Conn{kc, l, f}
-}
-
-// apply sets the plan on a socket, or on what stands for one in a laboratory.
-func apply(plan keepalive.Plan, conn net.Conn) error {
-	if _, kernel := conn.(*net.TCPConn); !kernel {
-		if k, ok := conn.(interface {
-			SetKeepAliveConfig(net.KeepAliveConfig) error
-		}); ok {
-			if err := k.SetKeepAliveConfig(plan.KeepAlive()); err != nil {
-				return err
-			}
-		}
-	}
-	if sc, ok := conn.(syscall.Conn); ok {
-		return plan.Apply(sc)
-	}
-	return nil
 }
 
 // Path is what this dialer's connections cross: its ledger's path and what is
@@ -377,15 +360,6 @@ func (d *Dialer) MaxConns() int {
 		return netpath.None
 	}
 	return limit - reserve(limit, 1)
-}
-
-// plan is what the flow's path asks for, with the user's own fields over it.
-func (d *Dialer) plan(f *flow) keepalive.Plan {
-	plan := d.Plan.Over(keepalive.For(d.Path()))
-	if f.owes == 0 {
-		plan.Linger = 0 // exempt: nobody counts its hold
-	}
-	return plan
 }
 
 func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.Conn, error) {
@@ -426,6 +400,13 @@ func (d *Dialer) ledger() *Ledger {
 		return d.Ledger
 	}
 	return DefaultLedger
+}
+
+func (d *Dialer) learner() *keepalive.Learner {
+	if d.Learner != nil {
+		return d.Learner
+	}
+	return &d.ledger().learner
 }
 
 func (d *Dialer) stagger() time.Duration {

@@ -14,8 +14,8 @@ type Event struct {
 	Host    string         // as it was asked for, with its port
 	Local   netip.AddrPort // where known
 	Remote  netip.AddrPort // where known
-	Took    time.Duration  // Waited: in the queue. Opened, Failed: in the connect. Ended: the flow's age
-	Err     error          // Failed; Opened: a socket option that the kernel refused
+	Took    time.Duration  // Waited: in the queue. Opened, Failed: in the connect. Ended: the flow's age. Suspected: silence
+	Err     error          // Failed; Opened: a socket option that the kernel refused; Ended: a *keepalive.BlackholeError
 	Ending  keepalive.Ending
 	Retired bool // Ended: by the ledger, for somebody who waited
 }
@@ -24,13 +24,15 @@ type Event struct {
 type EventKind uint8
 
 const (
-	Waited EventKind = iota // for a port, and got one or gave up (Err)
-	Opened                  // the connection is there
-	Failed                  // it is not
-	Ended                   // and now it is closed
+	Waited    EventKind = iota // for a port, and got one or gave up (Err)
+	Opened                     // the connection is there
+	Failed                     // it is not
+	Ended                      // and now it is closed
+	Suspected                  // bytes are unacknowledged, and nothing has come for three retransmission timeouts
+	Trusted                    // it was acknowledged after all
 )
 
-var kinds = [...]string{"waited", "opened", "failed", "ended"}
+var kinds = [...]string{"waited", "opened", "failed", "ended", "suspected", "trusted"}
 
 // String returns the kind as telemetry names it: "opened".
 func (k EventKind) String() string {

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"time"
 
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -36,4 +37,16 @@ func echo(t testing.TB) net.Listener {
 		}
 	}()
 	return ln
+}
+
+// until asks again and again whether something is so.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for tooLong := time.After(10 * time.Second); !done(); {
+		select {
+		case <-tooLong:
+			t.Fatalf("after 10 s still not: %s", what)
+		case <-time.After(time.Millisecond):
+		}
+	}
 }

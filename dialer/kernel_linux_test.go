@@ -40,16 +40,22 @@ func acknowledged(t *testing.T, c *dialer.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for tooLong := time.After(10 * time.Second); ; {
+	until(t, "everything acknowledged", func() bool {
 		unsent := -1
 		raw.Control(func(fd uintptr) { unsent, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
-		if unsent == 0 {
-			return
-		}
-		select {
-		case <-tooLong:
-			t.Fatalf("%d bytes are not acknowledged", unsent)
-		case <-time.After(time.Millisecond):
-		}
+		return unsent == 0
+	})
+}
+
+// probeAfter is after how many seconds of silence the kernel sends the first probe.
+func probeAfter(t *testing.T, c *dialer.Conn) (seconds int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
 	}
+	raw.Control(func(fd uintptr) {
+		seconds, _ = unix.GetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE)
+	})
+	return seconds
 }

@@ -2,19 +2,17 @@ package dialer_test
 
 import (
 	"context"
-	"flag"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/fauxnat"
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -148,27 +146,5 @@ func waited(since time.Time) time.Duration { return time.Since(since) }
 
 var _ net.Conn = (*dialer.Conn)(nil)
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	status := natlab.Main(m)
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(status) // the fuzzing engine leaves some of its own
-	}
-	if left := leaked(before); left != "" && status == 0 {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
-		status = 1
-	}
-	os.Exit(status)
-}
-
-// leaked returns the stacks if there are more goroutines than before, after
-// those that are on their way out have had a second to end.
-func leaked(before int) string {
-	for deadline := time.Now().Add(time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			return string(buf[:runtime.Stack(buf, true)])
-		}
-	}
-	return ""
-}
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) { os.Exit(leak.Check(func() int { return natlab.Main(m) })) }

@@ -44,6 +44,9 @@ type Ledger struct {
 	// Negative: there was no such process.
 	Ramp time.Duration
 
+	detector keepalive.Detector // of connections whose packets vanish
+	learner  keepalive.Learner  // of dialers that name no other
+
 	crowds atomic.Int32 // accounts with waiters: len(crowded), without the lock
 
 	once  sync.Once

@@ -41,6 +41,13 @@ func (l *Ledger) connected(f *flow, c *keepalive.Conn) {
 	l.pumpLocked(now, f.debts())
 }
 
+// conn is the connection of f; nil: there is none.
+func (l *Ledger) conn(f *flow) *keepalive.Conn {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f.conn.Value()
+}
+
 // listen looks at all flows whenever the Budget asks for it, until deaf.
 func (l *Ledger) listen(deaf <-chan struct{}) {
 	for {

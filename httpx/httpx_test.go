@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +24,7 @@ import (
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/fauxnat"
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -327,18 +327,8 @@ type closed struct {
 
 func (c *closed) Close() error { c.closed = true; return nil }
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	status := m.Run()
-	for deadline := time.Now().Add(time.Second); runtime.NumGoroutine() > before && status == 0; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", buf[:runtime.Stack(buf, true)])
-			status = 1
-		}
-	}
-	os.Exit(status)
-}
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
 
 func TestInstallLeavesIdleLimitsThatSomebodyChose(t *testing.T) {
 	tr := &http.Transport{MaxIdleConns: 50, MaxIdleConnsPerHost: 5}

@@ -41,15 +41,18 @@ func (e unsent) SafeToRetry() bool { return true }
 type Conn struct {
 	l    *life                  // apart from Conn: the cleanup must not keep Conn alive
 	gone atomic.Pointer[func()] // Watcher's, which may: not in life
+
+	doubted atomic.Pointer[func(suspect bool)] // WhenSuspect's, for the same reason
 }
 
 // life is a connection's state, which outlives its Conn.
 type life struct {
 	net.Conn
 	raw   syscall.RawConn // nil: no socket
-	plan  Plan
+	plan  atomic.Pointer[Plan]
 	born  time.Time
 	ended func(Ending)
+	vigil *vigil // a Detector's; nil: none watches
 
 	state atomic.Uint64 // turn << stateBits | the state constants
 	marks atomic.Uint32 // what was seen or ordered: the mark constants
@@ -69,6 +72,9 @@ type life struct {
 	see     func(fd uintptr) // asks the kernel
 
 	watch atomic.Pointer[watch] // by a Watcher, or nil
+
+	dead   atomic.Pointer[BlackholeError] // by whatever evidence; nil: it is not
+	proved atomic.Int64                   // after born: when a Read had something, where the kernel does not tell
 
 	cleanup runtime.Cleanup
 }
@@ -90,6 +96,8 @@ const (
 	sawDeath              // the kernel's own verdict
 	answerDue             // a request is out and its answer is not here
 	soonest               // end by RST if nothing is lost by it; drop what is still written
+	suspect               // a Detector's suspicion
+	left                  // closed by its user, after a Detector
 )
 
 // A Turn is one loan of a connection, from Unpark to Park. The first is 0.
@@ -104,7 +112,8 @@ type Turn uint64
 // unacknowledged; Ended() error is io.EOF when the peer's FIN has come, another
 // error when the connection is over, and nil before.
 func Watch(c net.Conn, plan Plan, ended func(Ending)) *Conn {
-	l := &life{Conn: c, plan: plan, born: time.Now(), ended: ended}
+	l := &life{Conn: c, born: time.Now(), ended: ended}
+	l.plan.Store(&plan)
 	l.see = l.ask
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
@@ -124,6 +133,33 @@ var (
 	_ io.WriterTo   = (*Conn)(nil)
 )
 
+// Follow has the connection follow p from now on, and sets its socket options, as
+// Plan.Apply does: the path was found to remember for longer or shorter. What is no
+// socket is asked for a method SetKeepAliveConfig.
+func (c *Conn) Follow(p Plan) error {
+	defer runtime.KeepAlive(c)
+	c.l.plan.Store(&p)
+	if _, kernel := c.l.Conn.(*net.TCPConn); !kernel {
+		if k, ok := c.l.Conn.(interface {
+			SetKeepAliveConfig(net.KeepAliveConfig) error
+		}); ok {
+			if err := k.SetKeepAliveConfig(p.KeepAlive()); err != nil {
+				return err
+			}
+		}
+	}
+	if c.l.raw == nil {
+		return nil
+	}
+	if v := c.l.vigil; v != nil {
+		defer v.switchTimeout()
+		v.setting.Lock()
+		defer v.setting.Unlock()
+		v.timeout = true
+	}
+	return p.Apply(c)
+}
+
 // NetConn returns the connection underneath. Closing that one directly hides
 // the ending from whoever counts it.
 func (c *Conn) NetConn() net.Conn { return c.l.Conn }
@@ -137,9 +173,12 @@ func (c *Conn) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
 		l.read.Add(int64(n))
+		if !kernelProves || l.raw == nil {
+			l.proved.Store(int64(time.Since(l.born)))
+		}
 	}
 	if err != nil {
-		l.note(err)
+		err = l.fault(err)
 	}
 	runtime.KeepAlive(c) // a blocked Read is not a dropped connection
 	return n, err
@@ -155,12 +194,14 @@ func (c *Conn) Write(b []byte) (int, error) {
 	} else if err != nil {
 		return 0, err
 	}
+	l.writing() // before: it may block
 	n, err := l.Conn.Write(b)
 	if n > 0 {
 		l.written.Add(int64(n))
+		l.writing() // and after: it may have taken its time until now
 	}
 	if err != nil {
-		l.note(err)
+		err = l.fault(err)
 	}
 	runtime.KeepAlive(c)
 	return n, err
@@ -179,10 +220,12 @@ func (c *Conn) ReadFrom(r io.Reader) (int64, error) {
 	} else if err != nil {
 		return 0, err
 	}
+	done := l.copying()
 	n, err := rf.ReadFrom(r)
 	l.written.Add(n)
+	done()
 	if err != nil {
-		l.noteEither(err)
+		err = l.faultOfEither(err)
 	}
 	runtime.KeepAlive(c)
 	return n, err
@@ -199,7 +242,7 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	n, err := wt.WriteTo(w)
 	l.read.Add(n)
 	if err != nil {
-		l.noteEither(err)
+		err = l.faultOfEither(err)
 	} else {
 		l.marks.Or(sawFIN)
 	}
@@ -248,6 +291,9 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.l.SetWriteDeadline
 func (c *Conn) Close() error {
 	l := c.l
 	if !l.shut() {
+		if l.dead.Load() != nil && l.marks.Or(left)&left == 0 {
+			return nil // a Detector was faster
+		}
 		return &net.OpError{Op: "close", Net: "tcp", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: net.ErrClosed}
 	}
 	l.cleanup.Stop()
@@ -410,17 +456,23 @@ func (l *life) note(err error) {
 		if l.marks.Load()&(sentFIN|sawReset) == 0 {
 			l.marks.Or(sawReset | sawFIN)
 		}
-	case isDeath(err):
+	case isTimedOut(err):
+		var errno syscall.Errno
+		errors.As(err, &errno)
+		l.dead.CompareAndSwap(nil, &BlackholeError{Err: errno})
+		l.marks.Or(sawDeath)
+	case isUnreachable(err):
 		l.marks.Or(sawDeath)
 	}
 }
 
-// noteEither is note for an error of the connection or of what it was copied
+// faultOfEither is fault for an error of the connection or of what it was copied
 // from or to.
-func (l *life) noteEither(err error) {
-	if l.look().ended {
-		l.note(err)
+func (l *life) faultOfEither(err error) error {
+	if s := l.look(); s.ended || s.closed {
+		return l.fault(err)
 	}
+	return err
 }
 
 // rest notes at the end of a turn since when the connection is silent. A turn
@@ -431,7 +483,7 @@ func (l *life) rest() {
 		return
 	}
 	var silent time.Duration
-	if l.olderThan(l.plan.Forgets - l.plan.MaxSilence()) {
+	if l.olderThan(l.plan.Load().Forgets - l.plan.Load().MaxSilence()) {
 		silent = l.silence()
 	}
 	l.mark(silent)
@@ -470,7 +522,7 @@ func (l *life) silence() time.Duration {
 // stale reports whether the path may have forgotten a parked connection. Only
 // one that was parked for that long makes it ask the kernel.
 func (l *life) stale() bool {
-	limit := l.plan.MaxSilence()
+	limit := l.plan.Load().MaxSilence()
 	return l.olderThan(limit) && l.silence() > limit
 }
 
@@ -478,7 +530,7 @@ func (l *life) stale() bool {
 // silence nothing is.
 func (l *life) olderThan(d time.Duration) bool {
 	mono, wall := l.marked()
-	return l.plan.Forgets > 0 && max(mono, wall) > d
+	return l.plan.Load().Forgets > 0 && max(mono, wall) > d
 }
 
 // lost closes a connection that nobody holds any more.

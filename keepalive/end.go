@@ -27,7 +27,16 @@ func (l *life) end(lost bool) error {
 		e, reset = Ending{How: FINByUs, Unsure: true}, false
 	}
 	e.Lost = lost
-	if !reset && !s.ended && l.plan.Linger > 0 && (e.How == FINByUs || e.How == FINByPeer) {
+	if dead := l.dead.Load(); dead != nil && e.How == TimedOut {
+		e.Err = dead
+		if dead.Evidence == GaveUp && s.known && s.unsent == 0 {
+			e.Gap = max(0, l.plan.Load().Idle)
+		}
+	}
+	if l.vigil != nil {
+		l.vigil.by.leave(l.vigil, e)
+	}
+	if !reset && !s.ended && l.plan.Load().Linger > 0 && (e.How == FINByUs || e.How == FINByPeer) {
 		if began, err := l.linger(&e); began {
 			return err
 		}
@@ -77,7 +86,7 @@ func (l *life) judge(s sight) (e Ending, reset bool) {
 // bytes make that doubtful, since their retransmissions may have refreshed it,
 // and so does the wall clock, which may have been set.
 func (l *life) forgotten(s sight) bool {
-	return l.plan.Forgets > 0 && s.known && s.unsent == 0 && l.quiet() > l.plan.Forgets
+	return l.plan.Load().Forgets > 0 && s.known && s.unsent == 0 && l.quiet() > l.plan.Load().Forgets
 }
 
 // quiet returns for how long, at least, nothing was on the path: not even a
@@ -86,7 +95,7 @@ func (l *life) quiet() time.Duration {
 	if quiet, ok := lastMoved(l.raw); ok {
 		return quiet
 	}
-	if l.moved() != l.sinceBytes.Load() || l.plan.Idle > 0 {
+	if l.moved() != l.sinceBytes.Load() || l.plan.Load().Idle > 0 {
 		return 0 // probes, which nobody sees here, have kept it
 	}
 	mono, _ := l.marked()

@@ -1,5 +1,7 @@
 package keepalive
 
+import "time"
+
 // An Ending says how a flow ended, as far as this side knows. It decides for
 // how long the path holds the port.
 type Ending struct {
@@ -8,6 +10,14 @@ type Ending struct {
 	// Unsure: the last segment may not have reached the path, or came after
 	// another that counts for longer. Expect the longest hold.
 	Unsure bool
+
+	// Err is why the connection was given up, for TimedOut: a *BlackholeError, or
+	// nil if that is all that is known.
+	Err error
+
+	// Gap, if not zero, is the silence after which no keepalive probe was
+	// answered, as Plan.Idle had it.
+	Gap time.Duration
 
 	// Lost: nobody closed the connection; the garbage collector found it.
 	Lost bool

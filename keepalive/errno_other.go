@@ -10,8 +10,12 @@ import (
 // isReset reports whether err says that a RST came.
 func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 
-// isDeath reports whether err is the kernel's own verdict. A deadline is not:
+// isTimedOut reports whether err is the kernel's verdict. A deadline is not:
 // os.ErrDeadlineExceeded is no ETIMEDOUT.
-func isDeath(err error) bool {
-	return errors.Is(err, syscall.ETIMEDOUT) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+func isTimedOut(err error) bool { return errors.Is(err, syscall.ETIMEDOUT) }
+
+// isUnreachable reports whether err is what an ICMP message said, which the kernel
+// tells when it gives up.
+func isUnreachable(err error) bool {
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ECONNREFUSED)
 }

@@ -12,7 +12,10 @@ func isReset(err error) bool {
 	return errors.Is(err, windows.WSAECONNRESET) || errors.Is(err, windows.WSAECONNABORTED)
 }
 
-func isDeath(err error) bool {
-	return errors.Is(err, windows.WSAETIMEDOUT) || errors.Is(err, windows.WSAENETRESET) ||
-		errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH)
+func isTimedOut(err error) bool {
+	return errors.Is(err, windows.WSAETIMEDOUT) || errors.Is(err, windows.WSAENETRESET)
+}
+
+func isUnreachable(err error) bool {
+	return errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAECONNREFUSED)
 }

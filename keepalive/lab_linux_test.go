@@ -213,7 +213,7 @@ func TestTheKernelsVerdict(t *testing.T) {
 			r.blackhole()
 			test.use(r)
 			r.near.Close()
-			r.told.want(t, keepalive.Ending{How: keepalive.TimedOut, Unsure: true})
+			r.told.want(t, keepalive.Ending{How: keepalive.TimedOut, Unsure: true, Err: keepalive.ErrBlackhole, Gap: max(0, test.plan.Idle)})
 		})
 	}
 }

@@ -56,6 +56,7 @@ func lastMoved(raw syscall.RawConn) (quiet time.Duration, ok bool) {
 }
 
 func milliseconds(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+func microseconds(n uint32) time.Duration { return time.Duration(n) * time.Microsecond }
 
 // tcpInfo returns nil if there is no TCP socket, or it is closed.
 func tcpInfo(raw syscall.RawConn) (info *unix.TCPInfo) {
@@ -127,7 +128,7 @@ func (l *life) linger(e *Ending) (began bool, err error) {
 	f := os.NewFile(uintptr(dup), "") // in Go's poller: no thread waits
 	told := *e
 	go func() {
-		told.Unsure = !waitClosed(f, l.plan.Linger)
+		told.Unsure = !waitClosed(f, l.plan.Load().Linger)
 		f.Close()
 		l.ended(told)
 	}()

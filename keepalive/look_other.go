@@ -19,3 +19,5 @@ func lastMoved(syscall.RawConn) (quiet time.Duration, ok bool) { return 0, false
 func socketError(syscall.RawConn) error { return nil }
 
 func (l *life) linger(*Ending) (began bool, err error) { return false, nil }
+
+func (v *vigil) setTimeout(uintptr) {} // no Detector watches sockets here

@@ -22,6 +22,15 @@ func (p Plan) apply(fd uintptr) error {
 	})
 }
 
+// setTimeout sets the plan's user timeout, or none.
+func (v *vigil) setTimeout(fd uintptr) {
+	ms := 0
+	if v.timeout {
+		ms = int(max(1, min(v.life.plan.Load().UserTimeout, maxUserTimeout).Milliseconds()))
+	}
+	unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms) // an MPTCP connection has none
+}
+
 const tcpRTOMax = 44 // TCP_RTO_MAX_MS, include/uapi/linux/tcp.h, Linux 6.15
 
 // absent: an older kernel, or an MPTCP connection, which a Go listener accepts

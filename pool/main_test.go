@@ -1,36 +1,11 @@
 package pool_test
 
 import (
-	"flag"
-	"fmt"
 	"os"
-	"runtime"
 	"testing"
-	"time"
+
+	"github.com/natwise/natwise/internal/leak"
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	status := m.Run()
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(status) // the fuzzing engine leaves some of its own
-	}
-	if left := leaked(before); left != "" && status == 0 {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
-		status = 1
-	}
-	os.Exit(status)
-}
-
-// leaked returns the stacks if there are more goroutines than before, after
-// those that are on their way out have had a second to end.
-func leaked(before int) string {
-	for deadline := time.Now().Add(time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			return string(buf[:runtime.Stack(buf, true)])
-		}
-	}
-	return ""
-}
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }

@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/natwise/natwise/internal/leak"
 )
 
 func TestWithJSONOneObjectAndNothingElseIsPrinted(t *testing.T) {
@@ -209,24 +209,4 @@ func mustRun(t *testing.T, args ...string) (v verdict) {
 }
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	status := m.Run()
-	if left := leaked(before); left != "" && status == 0 {
-		fmt.Fprintf(os.Stderr, "goroutines left behind:\n%s\n", left)
-		status = 1
-	}
-	os.Exit(status)
-}
-
-// leaked returns the stacks if there are more goroutines than before, after
-// those that are on their way out have had two seconds to end.
-func leaked(before int) string {
-	for deadline := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			buf := make([]byte, 1<<16)
-			return string(buf[:runtime.Stack(buf, true)])
-		}
-	}
-	return ""
-}
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }

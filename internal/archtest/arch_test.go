@@ -26,6 +26,7 @@ var rooms = map[string][]string{
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath"},
 	"pool":                     {"internal/retry"},
 	"pool/conns":               {"dialer", "keepalive", "pool"},
+	"internal/leak":            {},
 	"internal/retry":           {},
 	"internal/memnet":          {},
 	"internal/fauxnat":         {"keepalive/netpath"},

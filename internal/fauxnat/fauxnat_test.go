@@ -3,13 +3,10 @@ package fauxnat_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"sync"
 	"syscall"
 	"testing"
@@ -17,26 +14,14 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/fauxnat"
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/keepalive/netpath"
 	"golang.org/x/net/nettest"
 )
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	if flag.Lookup("test.fuzz").Value.String() != "" {
-		os.Exit(code) // the fuzzing engine leaves some of its own
-	}
-	for end := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(end) {
-			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-			break
-		}
-	}
-	os.Exit(code)
-}
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
 
 func TestAConnThroughANATIsANetConn(t *testing.T) {
 	nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {

@@ -7,30 +7,19 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
-	"runtime/pprof"
 	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/memnet"
 	"golang.org/x/net/nettest"
 )
 
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	code := m.Run()
-	for end := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(end) {
-			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			code = 1
-			break
-		}
-	}
-	os.Exit(code)
-}
+// TestMain fails if a goroutine outlives the tests.
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
 
 const server = "20.1.2.3:443"
 

@@ -9,31 +9,18 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
-	"runtime/pprof"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/servers"
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	before := runtime.NumGoroutine()
-	status := m.Run()
-	for deadline := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines were left:")
-			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			status = max(status, 1)
-			break
-		}
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
 
 const patience = 10 * time.Second // for what must happen, on a busy machine
 

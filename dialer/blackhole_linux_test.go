@@ -1,0 +1,209 @@
+package dialer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+const believed = 8 * time.Second
+
+// A hall is an echo server behind the kernel's NAT, and a dialer that knows the
+// path and notes what happens.
+type hall struct {
+	*testing.T
+	lab    *natlab.Lab
+	server netip.AddrPort
+	dialer *dialer.Dialer
+
+	mu     sync.Mutex
+	events []dialer.Event
+}
+
+// newHall has a path that remembers for idle, while the dialer believes in another.
+func newHall(t *testing.T, idle time.Duration) *hall {
+	t.Parallel()
+	path := netpath.Profile{
+		Limits: []netpath.Limit{{Scope: netpath.Destination, N: 32}},
+		Idle:   idle,
+		Hold:   netpath.Hold{FIN: 20 * time.Second, RST: 2 * time.Second, SYN: 5 * time.Second, Idle: netpath.None},
+	}
+	h := &hall{T: t, lab: natlab.Need(t, natlab.Config{Path: path})}
+	path.Idle = believed
+	ln, err := h.lab.Listen(":443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.server = netip.AddrPortFrom(h.lab.Server(0), 443)
+	var echoes sync.WaitGroup
+	echoes.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			echoes.Go(func() {
+				io.Copy(c, c)
+				c.Close()
+			})
+			t.Cleanup(func() { c.Close() })
+		}
+	})
+	t.Cleanup(echoes.Wait)
+	t.Cleanup(func() { ln.Close() })
+	h.dialer = &dialer.Dialer{
+		Ledger:  &dialer.Ledger{Path: path, Ramp: -1},
+		Dial:    h.lab.Dial,
+		Observe: func(e dialer.Event) { h.mu.Lock(); h.events = append(h.events, e); h.mu.Unlock() },
+	}
+	return h
+}
+
+// dial returns a connection over which a byte has gone there and back.
+func (h *hall) dial() *dialer.Conn {
+	h.Helper()
+	c, err := h.dialer.DialContext(h.Context(), "tcp", h.server.String())
+	if err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() { c.Close() })
+	if err := ask(c); err != nil {
+		h.Fatal(err)
+	}
+	return c.(*dialer.Conn)
+}
+
+func ask(c net.Conn) error {
+	if _, err := c.Write([]byte("x")); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(c, make([]byte, 1))
+	return err
+}
+
+// busy returns a connection on which something goes there and back all the time.
+func (h *hall) busy() *dialer.Conn {
+	c := h.dial()
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for ask(c) == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
+	h.Cleanup(asking.Wait)
+	h.Cleanup(func() { c.Close() })
+	return c
+}
+
+// forget has the gateway forget one flow.
+func (h *hall) forget(c net.Conn) {
+	h.Helper()
+	local := c.LocalAddr().(*net.TCPAddr)
+	flow := fmt.Sprintf("{ %v . %d . %v . %d }", local.IP, local.Port, h.server.Addr(), h.server.Port())
+	if _, err := h.lab.Exec(context.Background(), "gateway", "nft", "delete", "element", "ip", "lab", "known", flow); err != nil {
+		h.Fatal(err)
+	}
+}
+
+func (h *hall) dark(on bool) {
+	h.Helper()
+	if err := h.lab.Blackhole(h.server, on); err != nil {
+		h.Fatal(err)
+	}
+}
+
+// happened counts the events of a kind.
+func (h *hall) happened(kind dialer.EventKind) (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, e := range h.events {
+		if e.Kind == kind {
+			n++
+		}
+	}
+	return n
+}
+
+func TestAFlowThatTheNATForgotIsDeadByEvidence(t *testing.T) {
+	for name, others := range map[string]bool{"others live": true, "alone": false} {
+		t.Run(name, func(t *testing.T) {
+			h := newHall(t, believed)
+			c := h.dial()
+			if others {
+				h.busy()
+			}
+			h.forget(c)
+			start := time.Now()
+			err := ask(c)
+			if took := time.Since(start); took > 3*time.Second || !errors.Is(err, keepalive.ErrBlackhole) {
+				t.Errorf("after %v: %v", took, err)
+			}
+			if n := h.happened(dialer.Suspected); n != 1 {
+				t.Errorf("suspected %d times", n)
+			}
+			dialed := h.happened(dialer.Opened) - 1
+			if want := 1; dialed != want {
+				t.Errorf("%d further connections were opened, want %d", dialed, want)
+			}
+		})
+	}
+}
+
+func TestAPathThatIsDownKeepsItsConnections(t *testing.T) {
+	h := newHall(t, believed)
+	c := h.dial()
+	h.dark(true)
+	answered := make(chan error, 1)
+	go func() { answered <- ask(c) }()
+	select {
+	case err := <-answered:
+		t.Fatalf("the path is down, and yet: %v", err)
+	case <-time.After(6 * time.Second):
+	}
+	h.dark(false)
+	healed := time.Now()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(healed); took > 1500*time.Millisecond {
+		t.Errorf("the answer came %v after the path had healed", took)
+	}
+	if failed := h.happened(dialer.Failed); failed == 0 || failed > 3 {
+		t.Errorf("%d control connections were tried in 6 s", failed)
+	}
+}
+
+func TestAPathThatForgetsSoonerThanItSaysIsLearnedAtOnce(t *testing.T) {
+	h := newHall(t, 1500*time.Millisecond) // the first probe is sent after 2 s
+	other := h.busy()
+	for range 2 {
+		c := h.dial()
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, keepalive.ErrBlackhole) {
+			t.Errorf("a connection that was forgotten ended with %v", err)
+		}
+		c.Close()
+	}
+	until(t, "a shorter plan", func() bool { return probeAfter(t, other) == 1 })
+	fresh := h.dial()
+	if got := probeAfter(t, fresh); got != 1 {
+		t.Errorf("a fresh connection probes after %d s, want 1", got)
+	}
+	select {
+	case <-time.After(2500 * time.Millisecond):
+	case <-t.Context().Done():
+	}
+	if err := ask(fresh); err != nil {
+		t.Errorf("idle for longer than the path remembers, with probes in time: %v", err)
+	}
+}

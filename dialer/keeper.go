@@ -1,0 +1,101 @@
+package dialer
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// A keeper is told of what becomes of a connection, and has what it takes to open
+// another like it. It does not keep the connection alive.
+type keeper struct {
+	dialer *Dialer
+	target target
+	way    candidate
+	flow   *flow
+	born   time.Time
+	local  netip.AddrPort
+}
+
+var _ keepalive.Owner = (*keeper)(nil)
+
+// plan is what the path asks for, as far as it is known by now, with the user's own
+// fields over it.
+func (k *keeper) plan() keepalive.Plan {
+	d := k.dialer
+	plan := d.Plan.Over(keepalive.For(d.learner().Path(k.key(), d.Path())))
+	if k.flow.owes == 0 {
+		plan.Linger = 0 // exempt: nobody counts its hold
+	}
+	return plan
+}
+
+// key is what the Learner knows the path by.
+func (k *keeper) key() netpath.Key {
+	return netpath.Key{Source: k.way.src, Dest: k.way.dst, Network: "tcp"}
+}
+
+func (k *keeper) event(e Event) Event {
+	e.Host, e.Local, e.Remote = k.target.address, k.local, k.way.dst
+	return e
+}
+
+func (k *keeper) ended(e keepalive.Ending) {
+	ended := k.event(Event{Kind: Ended, Took: time.Since(k.born), Ending: e, Err: e.Err})
+	ended.Retired = k.dialer.ledger().ended(k.flow, e)
+	k.dialer.observe(ended)
+}
+
+// Suspected passes on a suspicion. One that is over proves that the address
+// answers.
+func (k *keeper) Suspected(suspect bool, silence time.Duration) {
+	kind := Suspected
+	if !suspect {
+		kind = Trusted
+		l := k.dialer.ledger()
+		l.mu.Lock()
+		l.succeededLocked(k.flow)
+		l.mu.Unlock()
+	}
+	k.dialer.observe(k.event(Event{Kind: kind, Took: silence}))
+}
+
+// Forgotten lets the Learner know. If less silence will do from now on, every
+// connection on this path needs to be kept alive more often.
+func (k *keeper) Forgotten(silence time.Duration) {
+	began := time.Now().Add(-silence)
+	if !k.dialer.learner().Died(k.key(), began, silence) {
+		return
+	}
+	for _, o := range k.dialer.ledger().detector.Owners(k.way.dst) {
+		if other := o.(*keeper); other.key() == k.key() {
+			other.replan()
+		}
+	}
+}
+
+func (k *keeper) replan() {
+	if c := k.dialer.ledger().conn(k.flow); c != nil {
+		c.Follow(k.plan())
+	}
+}
+
+// Try opens a control connection the same way. Nothing is sent on it, so that it
+// may end in whichever way frees its port soonest.
+func (k *keeper) Try(ctx context.Context) error {
+	r, err := k.dialer.reserve(WithControl(ctx), k.target, []candidate{k.way})
+	if err != nil {
+		return err
+	}
+	c, err := r.Dial(ctx)
+	if err != nil {
+		return err
+	}
+	if k.dialer.ledger().resetIsSooner() {
+		c.(*Conn).Conn.EndSoonest()
+	}
+	return c.Close()
+}

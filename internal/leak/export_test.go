@@ -1,0 +1,3 @@
+package leak
+
+var CheckTo = check // with somewhere else to write to than the standard error
