@@ -207,3 +207,68 @@ func TestAPathThatForgetsSoonerThanItSaysIsLearnedAtOnce(t *testing.T) {
 		t.Errorf("idle for longer than the path remembers, with probes in time: %v", err)
 	}
 }
+
+// teach has a connection of its own teach, and returns what is known then.
+func (h *hall) teach() keepalive.Lesson {
+	h.Helper()
+	c := h.dial()
+	c.Park(c.Turn())
+	c.Teach(h.Context(), func(ctx context.Context) error {
+		deadline, _ := ctx.Deadline()
+		c.SetDeadline(deadline)
+		return ask(c)
+	}, func(ctx context.Context) error {
+		another, err := h.dialer.DialContext(ctx, "tcp", h.server.String())
+		if err != nil {
+			return err
+		}
+		defer another.Close()
+		return ask(another)
+	})
+	lessons := h.dialer.Learner.Lessons()
+	if len(lessons) != 1 {
+		h.Fatalf("lessons: %+v", lessons)
+	}
+	return lessons[0]
+}
+
+func TestAConnectionThatSurvivesASilenceTeachesThat(t *testing.T) {
+	h := newHall(t, time.Minute)
+	h.dialer.Learner = new(keepalive.Learner)
+	want := keepalive.For(h.dialer.Path()).MaxSilence()
+	if lesson := h.teach(); lesson.Lo < want || lesson.Lo > want+time.Second || lesson.Votes > 0 {
+		t.Errorf("learned %+v, want to have survived %v", lesson, want)
+	}
+	start := time.Now()
+	if h.teach(); time.Since(start) > time.Second {
+		t.Error("it was taught again what it knows")
+	}
+}
+
+func TestAConnectionThatDoesNotSurviveASilenceIsOneVote(t *testing.T) {
+	h := newHall(t, 3*time.Second)
+	h.dialer.Learner = new(keepalive.Learner)
+	if lesson := h.teach(); lesson.Lo != 0 || lesson.Hi != 0 || lesson.Votes != 1 {
+		t.Errorf("learned %+v, want one vote", lesson)
+	}
+}
+
+func TestAnOutageTeachesNothing(t *testing.T) {
+	h := newHall(t, time.Minute)
+	h.dialer.Learner = new(keepalive.Learner)
+	h.dialer.Timeout = time.Second
+	c := h.dial()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	c.Teach(ctx, func(context.Context) error {
+		h.dark(true)
+		return errors.New("no answer")
+	}, func(ctx context.Context) error {
+		_, err := h.dialer.DialContext(ctx, "tcp", h.server.String())
+		return err
+	})
+	h.dark(false)
+	if lessons := h.dialer.Learner.Lessons(); len(lessons) != 0 {
+		t.Errorf("learned %+v", lessons)
+	}
+}

@@ -15,6 +15,7 @@ type Conn struct {
 	*keepalive.Conn
 	ledger *Ledger
 	flow   *flow
+	keeper *keeper
 }
 
 // Unwrap returns the Conn below c, which may be a *tls.Conn or anything else

@@ -54,8 +54,9 @@ type Dialer struct {
 	Timeout time.Duration
 
 	// Learner, if not nil, is what the idle timeouts of this dialer's paths are
-	// learned by; pools may then have it ask connections that they are about to
-	// close. Nil: the ledger's own, which only learns from connections that die.
+	// learned by, from silences that are survived and from those that are not;
+	// pools have it learn from connections that they are about to close (Teach).
+	// Nil: the ledger's own, which only learns from connections that die.
 	Learner *keepalive.Learner
 
 	// Observe is told of every event in the life of this dialer's flows, by the
@@ -335,10 +336,13 @@ func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.
 	plan := k.plan()
 	kc := keepalive.Watch(conn, plan, k.ended)
 	refused := kc.Follow(plan)
+	if d.Learner != nil {
+		kc.WhenSurvived(func(gap time.Duration) { d.Learner.Survived(k.key(), gap) })
+	}
 	l.detector.Guard(kc, c.dst, k)
 	l.connected(f, kc)
 	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused}))
-	return &Conn{kc, l, f}
+	return &Conn{kc, l, f, k}
 }
 
 // Path is what this dialer's connections cross: its ledger's path and what is

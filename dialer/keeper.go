@@ -63,10 +63,14 @@ func (k *keeper) Suspected(suspect bool, silence time.Duration) {
 	k.dialer.observe(k.event(Event{Kind: kind, Took: silence}))
 }
 
-// Forgotten lets the Learner know. If less silence will do from now on, every
-// connection on this path needs to be kept alive more often.
+// Forgotten lets the Learner know.
 func (k *keeper) Forgotten(silence time.Duration) {
-	began := time.Now().Add(-silence)
+	k.died(time.Now().Add(-silence), silence)
+}
+
+// died lets the Learner know that a silence was not survived. If less will do from
+// now on, every connection on this path needs to be kept alive more often.
+func (k *keeper) died(began time.Time, silence time.Duration) {
 	if !k.dialer.learner().Died(k.key(), began, silence) {
 		return
 	}

@@ -58,10 +58,11 @@ type Ledger struct {
 	mu       sync.Mutex // guards the fields below; never held while connecting, closing or calling back
 	began    time.Time  // the first booking
 	accounts map[netpath.Key]*account
-	widest   int                   // how many accounts there were since the map was made
-	cool     [2 * hows]flowList    // one queue a kind of ending, in order of release
-	crowded  map[*account]struct{} // those with waiters
-	failing  map[*account]struct{} // those whose address fails
+	widest   int                      // how many accounts there were since the map was made
+	cool     [2 * hows]flowList       // one queue a kind of ending, in order of release
+	crowded  map[*account]struct{}    // those with waiters
+	failing  map[*account]struct{}    // those whose address fails
+	taught   map[netpath.Key]struct{} // paths about which a connection is teaching
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
 

@@ -73,6 +73,10 @@ type life struct {
 
 	watch atomic.Pointer[watch] // by a Watcher, or nil
 
+	survived func(gap time.Duration) // WhenSurvived's; nil: nobody asks
+	segments [2]int                  // in and out, at the last Park
+	gap      atomic.Int64            // certified when the turn began, and no answer yet
+
 	dead   atomic.Pointer[BlackholeError] // by whatever evidence; nil: it is not
 	proved atomic.Int64                   // after born: when a Read had something, where the kernel does not tell
 
@@ -173,9 +177,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 	n, err := l.Conn.Read(b)
 	if n > 0 {
 		l.read.Add(int64(n))
-		if !kernelProves || l.raw == nil {
-			l.proved.Store(int64(time.Since(l.born)))
-		}
+		l.prove()
 	}
 	if err != nil {
 		err = l.fault(err)
@@ -332,6 +334,7 @@ func (c *Conn) Park(t Turn) bool {
 		return false
 	}
 	l.rest()
+	l.beginGap()
 	l.parkedAt.Store(int64(time.Since(l.born)))
 	return l.state.CompareAndSwap(was, was|parked)
 }
@@ -356,6 +359,7 @@ func (c *Conn) Unpark() (Turn, error) {
 		}
 		turn := was>>stateBits + 1
 		if l.state.CompareAndSwap(was, turn<<stateBits|active) {
+			l.endGap()
 			return Turn(turn), nil
 		}
 	}

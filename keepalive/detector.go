@@ -468,7 +468,7 @@ func (d *Detector) tell(v *vigil, found change, silence time.Duration, e Evidenc
 	case trusted:
 		v.life.marks.And(^uint32(suspect))
 	case dead:
-		v.life.kill(&BlackholeError{Evidence: e, Silence: silence})
+		v.kill(&BlackholeError{Evidence: e, Silence: silence})
 		return
 	}
 	v.owner.Suspected(found == suspected, silence)
@@ -570,20 +570,34 @@ func (t *destination) some(but *vigil) (others []*vigil) {
 	return others
 }
 
-// kill ends a connection that is dead by evidence. It is ended by RST, or the
-// kernel would go on to send for a minute or two.
-func (l *life) kill(why *BlackholeError) {
+// kill ends a connection that is dead by evidence.
+func (v *vigil) kill(why *BlackholeError) {
+	if v.life.giveUp(why) {
+		if c := v.conn.Value(); c != nil {
+			c.tell()
+		}
+	}
+}
+
+// GiveUp ends a connection that is known to be in a black hole, by RST: after a FIN
+// the kernel would go on to send for a minute or two. Reads and Writes return why.
+// It is still for its user to Close.
+func (c *Conn) GiveUp(why *BlackholeError) {
+	if c.l.giveUp(why) {
+		c.tell()
+	}
+}
+
+func (l *life) giveUp(why *BlackholeError) bool {
 	l.dead.CompareAndSwap(nil, why)
 	l.marks.Or(sawDeath)
 	if !l.shut() {
-		return
+		return false
 	}
 	l.cleanup.Stop()
 	orderReset(l.Conn)
 	l.end(false)
-	if c := l.vigil.conn.Value(); c != nil {
-		c.tell()
-	}
+	return true
 }
 
 // fault is the error of a Read or Write as its caller gets it: a black hole is

@@ -15,4 +15,17 @@
 //
 // The bounds speak of one run. What lasts for all of it, such as how many of its
 // processors the machine really lends, is in each of its pairs.
+//
+// # watch
+//
+// A keepalive.Watcher and its peers take turns in watching the same idle
+// connections, and the server ends some of them, one at a time. The clock is read
+// by the server just before it closes, and by whoever is told as its first act. What
+// watching costs is the difference of what is in use, after collections, with and
+// without it; the function to be called is there before, for all of them, and so is
+// the keepalive.Conn, whose size is told apart. The bounds are on our own figures.
+//
+// Go keeps the descriptor of a goroutine that has ended, some 0.4 kB, for the next
+// one. So only the first turns are charged for them, and the ratio of memory is
+// rather too small.
 package main

@@ -26,6 +26,7 @@ type report interface {
 // benches in the order in which they run.
 var benches = []bench{
 	{"pool", measurePool},
+	{"watch", measureWatch},
 }
 
 func main() {

@@ -1,0 +1,133 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+const (
+	// leastAnswer is how long an answer may take, at least, before a connection
+	// counts as forgotten.
+	leastAnswer = time.Second
+
+	// mostGap is of use where a path is said never to forget: a plan probes every
+	// minute anyway, which is a quarter of it.
+	mostGap = 4 * time.Minute
+
+	// settling is added to a gap: what crosses the path within 200 ms of its
+	// beginning, an acknowledgement, is not part of it.
+	settling = 250 * time.Millisecond
+)
+
+// Teach has c, which is parked or in its user's last turn, teach Dialer.Learner
+// before it is closed: it stays silent, without probes, for as long as the Learner
+// wants to know about, and is then asked. If it does not answer, another connection
+// is, since an outage teaches nothing. Both functions must bring about an answer
+// of the far end; the second opens and closes its own connection, for which
+// WithControl is in its context.
+//
+// Teach blocks for minutes, and returns at once where there is nothing to learn:
+// there is no Learner, or it knows the path, or another connection to the same
+// address is being taught by. Meanwhile c is parked, so that its port goes to
+// whoever needs it. The caller closes c.
+func (c *Conn) Teach(ctx context.Context, ask, askAnother func(context.Context) error) {
+	k := c.keeper
+	gap := k.toLearn()
+	if gap == 0 || !k.school(true) {
+		return
+	}
+	defer k.school(false)
+	silent := k.plan()
+	silent.Idle, silent.Forgets = -1, -1
+	if c.Follow(silent) != nil {
+		return
+	}
+	if turn, err := c.Unpark(); err != nil || !c.Park(turn) {
+		return
+	}
+	began := time.Now()
+	t := time.NewTimer(gap + settling)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+		return
+	}
+	if _, err := c.Unpark(); err != nil {
+		return // somebody needed the port
+	}
+	k.learn(ctx, c, began, ask, askAnother)
+}
+
+// learn finds out whether c has survived its silence.
+func (k *keeper) learn(ctx context.Context, c *Conn, began time.Time, ask, askAnother func(context.Context) error) {
+	gap := c.Gap()
+	if _, err := c.Peek(); err != nil {
+		if errors.Is(err, io.EOF) {
+			k.dialer.Learner.Closed(k.key(), time.Since(began))
+		} else if errors.Is(err, keepalive.ErrEnded) {
+			k.died(began, time.Since(began)) // by RST: there were no probes
+		}
+		return
+	}
+	if gap == 0 {
+		return // something has crossed the path: nobody knows
+	}
+	patience := leastAnswer
+	if i, err := c.Info(); err == nil {
+		patience = max(patience, 4*i.RTO)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if ask(limited) == nil || ctx.Err() != nil {
+		return // what was read has told the Learner
+	}
+	another, cancel := context.WithTimeout(WithControl(ctx), defaultTimeout)
+	defer cancel()
+	if askAnother(another) == nil {
+		k.died(began, gap)
+		c.GiveUp(&keepalive.BlackholeError{Evidence: keepalive.Control, Silence: gap})
+	}
+}
+
+// toLearn is the silence of which the Learner would like to know whether the path
+// survives it. Zero: none.
+func (k *keeper) toLearn() time.Duration {
+	if k.dialer.Learner == nil {
+		return 0
+	}
+	path := k.dialer.Path()
+	most := keepalive.For(path).MaxSilence()
+	if most == 0 {
+		most = mostGap
+	}
+	if gaps := k.dialer.Learner.Next(k.key(), path, most, 1); len(gaps) > 0 {
+		return gaps[0]
+	}
+	return 0
+}
+
+// school begins or ends a lesson. Only one is held at a time for each path.
+func (k *keeper) school(begin bool) bool {
+	l := k.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key := k.key()
+	if !begin {
+		delete(l.taught, key)
+		return true
+	}
+	if _, held := l.taught[key]; held {
+		return false
+	}
+	if l.taught == nil {
+		l.taught = make(map[netpath.Key]struct{})
+	}
+	l.taught[key] = struct{}{}
+	return true
+}
