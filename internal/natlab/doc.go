@@ -42,6 +42,18 @@
 //     same port. Real NATs may refuse that. It is rare: the client has 64,000
 //     ports of its own.
 //
+// # What may happen on the way
+//
+//   - Blackhole drops what goes to a destination and comes from it, silently and
+//     beyond the gateway: the gateway books what the client sends.
+//   - Lose and DropNext lose packets before the gateway knows of them: a share of
+//     all, or the next few of the client to a destination.
+//   - Proxy puts a middlebox between client and NAT, which may begin to lie: to
+//     acknowledge what it throws away. Its own flows are those that are booked
+//     then, and their Source is the gateway.
+//   - Forget forgets all flows at once. With Config.Reuse that leaves every server
+//     with stale sockets, without waiting for an idle-out.
+//
 // # What it does not do
 //
 //   - A port that came free is late. The kernel counts expired flows until it has
@@ -52,7 +64,9 @@
 //     too short. A hold of None is 50 ms, so that the other end's answer passes.
 //   - Ports are numbers of flows, not port numbers: the gateway keeps the client's
 //     port, so that the stale sockets which idle-outs leave on servers are not met
-//     by later flows, as they are behind a NAT of 128 ports.
+//     by later flows, as they are behind a NAT of 128 ports. Config.Reuse makes
+//     them port numbers. Those are conntrack's, which counts in whole seconds and
+//     gives the number of an ended flow away when it has no other.
 //   - A shorter profile is a scaled one, but the kernel's floors do not scale with
 //     it (200 ms for retransmissions). Measure detection at an Idle of 16 s or more.
 //   - It does not send RSTs by itself (ResetBoth) or FINs (Close); there are only

@@ -2,9 +2,12 @@ package natlab
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +27,12 @@ var (
 const (
 	nameOut = "ip saddr . tcp sport . ip daddr . tcp dport"
 	nameIn  = "ip daddr . tcp dport . ip saddr . tcp sport"
+)
+
+// The port numbers that are used again.
+const (
+	firstNumber = 10000
+	maxNumbers  = 1<<16 - firstNumber
 )
 
 const (
@@ -60,8 +69,18 @@ func words(cfg Config) (map[string]string, error) {
 		return nil, fmt.Errorf("natlab: AtIdle is %d, and only Drop and ResetNext can be imitated", path.AtIdle)
 	}
 	idle := orElse(path.Idle, never)
+	numbers := "1024-65535" // whether a port is left is for the accounts to say
+	if cfg.Reuse {
+		if room > maxNumbers {
+			return nil, fmt.Errorf("natlab: Reuse of %d port numbers, at most %d", room, maxNumbers)
+		}
+		if idle%time.Second != 0 {
+			return nil, fmt.Errorf("natlab: Reuse with an Idle of %v, want whole seconds", idle)
+		}
+		numbers = fmt.Sprintf("%d-%d", firstNumber, firstNumber+room-1)
+	}
 	return map[string]string{
-		"in": nameIn, "out": nameOut, "nat": natAddr.String(),
+		"in": nameIn, "out": nameOut, "nat": natAddr.String(), "numbers": numbers,
 		"room": strconv.Itoa(room), "forget": forget,
 		"syn":  timeout(orElse(path.Hold.SYN, atOnce)),
 		"fin":  timeout(orElse(path.Hold.FIN, atOnce)),
@@ -89,7 +108,7 @@ func timeout(d time.Duration) string {
 func (l *Lab) Count(dst netip.AddrPort) error {
 	l.changes.Lock()
 	defer l.changes.Unlock()
-	if l.has(dst) {
+	if _, has := l.account(dst); has {
 		return nil
 	}
 	known := l.known()
@@ -114,30 +133,60 @@ func (l *Lab) Count(dst netip.AddrPort) error {
 // known is all accounts, in the order of their numbers.
 func (l *Lab) known() []account { return *l.accounts.Load() }
 
-func (l *Lab) has(dst netip.AddrPort) bool {
-	for _, a := range l.known() {
-		if a.dest == dst {
-			return true
-		}
-	}
-	return false
+// account is the number of a destination's account.
+func (l *Lab) account(dst netip.AddrPort) (n int, has bool) {
+	n = slices.IndexFunc(l.known(), func(a account) bool { return a.dest == dst })
+	return n, n >= 0
 }
 
 // Blackhole silently drops everything to and from a destination, or everything
 // at all for the zero AddrPort, until it is switched off. The hole is behind the
 // gateway's accounts: what the client sends is booked, nothing comes back.
 func (l *Lab) Blackhole(dst netip.AddrPort, on bool) error {
-	l.changes.Lock()
-	defer l.changes.Unlock()
 	switch {
 	case !dst.IsValid() && on:
-		return l.nft("flush chain ip lab dark; add rule ip lab dark drop")
+		return l.change("flush chain ip lab dark; add rule ip lab dark drop")
 	case !dst.IsValid():
-		return l.nft("flush chain ip lab dark")
+		return l.change("flush chain ip lab dark")
 	case on:
-		return l.nft("add element ip lab holes { " + element(dst) + " }")
+		return l.change("add element ip lab holes { " + element(dst) + " }")
 	}
-	return l.nft("add element ip lab holes { " + element(dst) + " }; delete element ip lab holes { " + element(dst) + " }")
+	return l.change("add element ip lab holes { " + element(dst) + " }; delete element ip lab holes { " + element(dst) + " }")
+}
+
+// Lose loses a share of all packets, 0 to 1, at random, on their way to the
+// gateway from either side, until it is called again. 0 ends it.
+func (l *Lab) Lose(share float64) error {
+	if !(share >= 0 && share <= 1) {
+		return fmt.Errorf("natlab: lose a share of %v, want 0 to 1", share)
+	}
+	rules := "flush chain ip lab lossy"
+	if last := int(math.Ceil(share*dice)) - 1; last >= 0 {
+		rules += fmt.Sprintf("; add rule ip lab lossy numgen random mod %d <= %d drop", dice, last)
+	}
+	return l.change(rules)
+}
+
+// dice is how many numbers chance chooses from.
+const dice = 1 << 30
+
+// DropNext loses the next n packets of the client to a destination that has an
+// account, whatever they are: payload, probes, retransmissions. They get lost
+// before the gateway, so they keep no flow known. What was left of an earlier
+// call is forgotten, and 0 loses no more.
+func (l *Lab) DropNext(dst netip.AddrPort, n int) error {
+	if n < 0 {
+		return fmt.Errorf("natlab: drop the next %d packets, want 0 or more", n)
+	}
+	a, has := l.account(dst)
+	if !has {
+		return fmt.Errorf("natlab: %v has no account", dst)
+	}
+	rules := fmt.Sprintf("flush chain ip lab skipped%d", a)
+	if n > 0 { // a new rule counts from 0
+		rules += fmt.Sprintf("; add rule ip lab skipped%d numgen inc mod %d < %d drop", a, uint32(math.MaxUint32), n)
+	}
+	return l.change(rules)
 }
 
 // Forget forgets all flows at once and frees their ports, as a gateway does
@@ -152,7 +201,18 @@ func (l *Lab) Forget() error {
 	for _, a := range l.known() {
 		fmt.Fprintf(&rules, "flush set ip lab %s\n", a.ports)
 	}
-	return l.nft(rules.String())
+	err := l.nft(rules.String())
+	if l.reuse {
+		err = errors.Join(err, l.table.forget()) // or the port numbers would not be free
+	}
+	return err
+}
+
+// change is nft where nobody else changes the rules.
+func (l *Lab) change(rules string) error {
+	l.changes.Lock()
+	defer l.changes.Unlock()
+	return l.nft(rules)
 }
 
 // nft changes the gateway's rules: all of it, or nothing.

@@ -26,6 +26,14 @@ type Config struct {
 	// the limit is seen in Flows.
 	Room int
 
+	// Reuse gives the gateway no more port numbers than Room, from 10000 on, so
+	// that they are used again. A flow that idles out leaves its server's socket
+	// behind, and the next flow through its number meets that: the dial hangs, for
+	// seconds where it meets one after the other. Reuse needs a limit, and an Idle
+	// of whole seconds; the number of a flow with a hold that is not whole may come
+	// free a second later than its port.
+	Reuse bool
+
 	// Servers is how many addresses the server has, at most 250. Zero: one.
 	Servers int
 }

@@ -13,8 +13,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-
-	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // The lab's addresses. Those of the servers and of the NAT are reserved for
@@ -60,6 +58,7 @@ type Lab struct {
 	client, gateway, server namespace
 
 	servers int
+	reuse   bool
 	words   map[string]string // what the rules' words stand for
 	table   *table
 
@@ -73,7 +72,7 @@ func New(cfg Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{servers: max(1, cfg.Servers), words: words}
+	l := &Lab{servers: max(1, cfg.Servers), reuse: cfg.Reuse, words: words}
 	l.accounts.Store(new([]account))
 	if l.servers > maxServers {
 		return nil, fmt.Errorf("natlab: %d servers, at most %d", l.servers, maxServers)
@@ -101,7 +100,7 @@ func (l *Lab) build(cfg Config) (err error) {
 	if err := l.nft(os.Expand(gatewayRules, func(w string) string { return l.words[w] })); err != nil {
 		return err
 	}
-	if err := l.tune(cfg.Path.Effective().Hold); err != nil {
+	if err := l.tune(conntrack(cfg)); err != nil {
 		return err
 	}
 	return l.gateway.do(func() error {
@@ -129,14 +128,34 @@ func (l *Lab) connect() error {
 	return errors.Join(l.client.running("eth0"), l.gateway.running("inside", "outside"), l.server.running("eth0"))
 }
 
-// tune sets the kernel's parameters. Those of conntrack are there only after
-// the rules, which load it.
-func (l *Lab) tune(hold netpath.Hold) error {
+// A memory is how long conntrack knows a flow, in seconds.
+type memory struct{ open, syn, fin, rst string }
+
+func conntrack(cfg Config) memory {
+	path := cfg.Path.Effective()
+	if cfg.Reuse {
+		// A port number is free when conntrack has forgotten its flow: neither
+		// sooner nor later than the account.
+		return memory{
+			open: seconds(orElse(path.Idle, never)), syn: seconds(path.Hold.SYN),
+			fin: seconds(path.Hold.FIN), rst: seconds(path.Hold.RST),
+		}
+	}
 	// The accounts decide how long a flow lives, so conntrack must not; but what
 	// it keeps for long counts against a limit of the whole machine.
-	open := strconv.Itoa(int(never / time.Second))
-	ended := strconv.Itoa(60 + 2*int(max(hold.FIN, hold.RST, hold.SYN)/time.Second))
+	ended := seconds(time.Minute + 2*max(path.Hold.FIN, path.Hold.RST, path.Hold.SYN))
+	return memory{open: seconds(never), syn: ended, fin: ended, rst: ended}
+}
 
+// seconds writes a duration as conntrack reads it, rounded up. Zero would kill
+// every flow at once.
+func seconds(d time.Duration) string {
+	return strconv.Itoa(max(1, int((d+time.Second-1)/time.Second)))
+}
+
+// tune sets the kernel's parameters. Those of conntrack are there only after
+// the rules, which load it.
+func (l *Lab) tune(m memory) error {
 	const all, in, out, tcp = "ipv4/conf/all/", "ipv4/conf/inside/", "ipv4/conf/outside/", "netfilter/nf_conntrack_tcp_"
 	return errors.Join(
 		l.client.set("1024 65535", "ipv4/ip_local_port_range"),
@@ -144,9 +163,10 @@ func (l *Lab) tune(hold netpath.Hold) error {
 		l.gateway.set("0", all+"rp_filter", in+"rp_filter", out+"rp_filter"),
 		l.gateway.set("0", all+"send_redirects", in+"send_redirects", out+"send_redirects"),
 		l.gateway.set("0", tcp+"loose"), // a flow that conntrack meets in the middle is nobody's
-		l.gateway.set(open, tcp+"timeout_established", tcp+"timeout_unacknowledged", tcp+"timeout_max_retrans"),
-		l.gateway.set(ended, tcp+"timeout_syn_sent", tcp+"timeout_syn_recv", tcp+"timeout_fin_wait",
-			tcp+"timeout_close_wait", tcp+"timeout_last_ack", tcp+"timeout_time_wait", tcp+"timeout_close"),
+		l.gateway.set(m.open, tcp+"timeout_established", tcp+"timeout_unacknowledged", tcp+"timeout_max_retrans"),
+		l.gateway.set(m.syn, tcp+"timeout_syn_sent", tcp+"timeout_syn_recv"),
+		l.gateway.set(m.fin, tcp+"timeout_fin_wait", tcp+"timeout_close_wait", tcp+"timeout_last_ack", tcp+"timeout_time_wait"),
+		l.gateway.set(m.rst, tcp+"timeout_close"),
 	)
 }
 
@@ -191,7 +211,11 @@ func (l *Lab) dialFrom(ctx context.Context, from net.Addr, network, address stri
 	if _, err := netip.ParseAddrPort(address); err != nil {
 		return nil, fmt.Errorf("natlab: dial: %w", err)
 	}
-	v, err := l.client.enter()
+	return dial(ctx, l.client, from, network, address)
+}
+
+func dial(ctx context.Context, n namespace, from net.Addr, network, address string) (net.Conn, error) {
+	v, err := n.enter()
 	if err != nil {
 		return nil, err
 	}

@@ -3,38 +3,20 @@ package natlab_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"os"
-	"os/signal"
-	"runtime"
-	"runtime/pprof"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGUSR2) // its goroutine, which fuzzing needs too, stays for ever
-	before := runtime.NumGoroutine()
-	status := natlab.Main(m)
-	for deadline := time.Now().Add(2 * time.Second); runtime.NumGoroutine() > before; {
-		if time.Now().After(deadline) {
-			fmt.Fprintln(os.Stderr, "goroutines were left:")
-			pprof.Lookup("goroutine").WriteTo(os.Stderr, 1)
-			status = max(status, 1)
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	os.Exit(status)
-}
+func TestMain(m *testing.M) { os.Exit(leak.Check(func() int { return natlab.Main(m) })) }
 
 const (
 	late = 400 * time.Millisecond // how much later a busy machine may see something

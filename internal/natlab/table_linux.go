@@ -23,11 +23,14 @@ const (
 	resetSet    = "resets"
 )
 
-// What linux/netfilter/nf_tables.h has and x/sys has not.
+// What linux/netfilter has in its headers and x/sys has not.
 const (
-	nftaListElem   = 1  // NFTA_LIST_ELEM
-	nftaSetCount   = 20 // NFTA_SET_COUNT, which older kernels do not have
-	nftablesFamily = unix.NFNL_SUBSYS_NFTABLES << 8
+	nftaListElem = 1  // NFTA_LIST_ELEM
+	nftaSetCount = 20 // NFTA_SET_COUNT, which older kernels do not have
+
+	nftablesMessage  = unix.NFNL_SUBSYS_NFTABLES << 8
+	conntrackMessage = unix.NFNL_SUBSYS_CTNETLINK << 8
+	conntrackDelete  = 2 // IPCTNL_MSG_CT_DELETE
 )
 
 const (
@@ -144,7 +147,7 @@ func (t *table) statesLocked() error {
 
 // listLocked calls each for every live element of a set.
 func (t *table) listLocked(set string, each func(flowName, time.Duration)) error {
-	t.ask(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
+	t.ask(nftablesMessage|unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP)
 	t.add(unix.NFTA_SET_ELEM_LIST_TABLE, tableName)
 	t.add(unix.NFTA_SET_ELEM_LIST_SET, set)
 	return t.answerLocked(func(body []byte) {
@@ -160,19 +163,18 @@ func (t *table) listLocked(set string, each func(flowName, time.Duration)) error
 // It exceeds the number in Flows by those which have expired and are not yet
 // collected. Older kernels do not tell: errors.ErrUnsupported.
 func (l *Lab) Held(dst netip.AddrPort) (int, error) {
-	for _, a := range l.known() {
-		if a.dest == dst {
-			return l.table.count(a.ports)
-		}
+	n, has := l.account(dst)
+	if !has {
+		return 0, fmt.Errorf("natlab: %v has no account", dst)
 	}
-	return 0, fmt.Errorf("natlab: %v has no account", dst)
+	return l.table.count(l.known()[n].ports)
 }
 
 func (t *table) count(set string) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := -1
-	t.ask(unix.NFT_MSG_GETSET, unix.NLM_F_ACK)
+	t.ask(nftablesMessage|unix.NFT_MSG_GETSET, unix.NLM_F_ACK)
 	t.add(unix.NFTA_SET_TABLE, tableName)
 	t.add(unix.NFTA_SET_NAME, set)
 	err := t.answerLocked(func(body []byte) {
@@ -203,7 +205,7 @@ func (l *Lab) Counts() (Counts, error) {
 
 func (t *table) countsLocked(accounts []account) (Counts, error) {
 	c := Counts{By: make(map[netip.AddrPort]Tally)}
-	t.ask(unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP)
+	t.ask(nftablesMessage|unix.NFT_MSG_GETOBJ, unix.NLM_F_DUMP)
 	t.add(unix.NFTA_OBJ_TABLE, tableName)
 	err := t.answerLocked(func(body []byte) {
 		name, packets := counter(body)
@@ -228,11 +230,19 @@ func (t *table) countsLocked(accounts []account) (Counts, error) {
 	return c, err
 }
 
+// forget lets conntrack forget everything.
+func (t *table) forget() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ask(conntrackMessage|conntrackDelete, unix.NLM_F_ACK)
+	return t.answerLocked(func([]byte) {})
+}
+
 // ask begins a request.
 func (t *table) ask(what, flags uint16) {
 	t.seq++
 	t.req = binary.NativeEndian.AppendUint32(t.req[:0], 0) // the length, which answerLocked knows
-	t.req = binary.NativeEndian.AppendUint16(t.req, nftablesFamily|what)
+	t.req = binary.NativeEndian.AppendUint16(t.req, what)
 	t.req = binary.NativeEndian.AppendUint16(t.req, unix.NLM_F_REQUEST|flags)
 	t.req = binary.NativeEndian.AppendUint32(t.req, t.seq)
 	t.req = binary.NativeEndian.AppendUint32(t.req, 0) // from the kernel's point of view: us
