@@ -272,3 +272,55 @@ func TestAnOutageTeachesNothing(t *testing.T) {
 		t.Errorf("learned %+v", lessons)
 	}
 }
+
+func TestTwoLostProbesInARowKillNothing(t *testing.T) {
+	h := newHall(t, time.Minute)
+	c := h.dial()
+	acknowledged(t, c)
+	before, err := c.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.lab.DropNext(h.server, 2); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "two probes lost and the third answered", func() bool {
+		i, err := c.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i.SegmentsOut >= before.SegmentsOut+3 && i.Probes == 0
+	})
+	if err := ask(c); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAPeerThatDoesNotReadIsSlowAndNotSuspect(t *testing.T) {
+	h := newHall(t, time.Minute)
+	c := h.dial()
+	const size = 32 << 20 // more than the buffers of both ends hold
+	written := make(chan error, 1)
+	go func() { // the far end echoes, and reads no more when nobody takes it
+		_, err := c.Write(make([]byte, size))
+		written <- err
+	}()
+	until(t, "a window that is closed", func() bool {
+		i, err := c.Info()
+		return err == nil && i.PeerWindow == 0
+	})
+	select {
+	case err := <-written:
+		t.Fatalf("the write ended: %v", err)
+	case <-time.After(5 * time.Second):
+	}
+	if n := h.happened(dialer.Suspected); n > 0 {
+		t.Errorf("it was suspected %d times", n)
+	}
+	if n, err := io.CopyN(io.Discard, c, size); err != nil {
+		t.Errorf("%d of %d bytes came back: %v", n, size, err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
