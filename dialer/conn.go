@@ -35,12 +35,17 @@ func Unwrap(c net.Conn) (*Conn, bool) {
 
 // Park ends turn t, as keepalive.Conn.Park does, and offers the port to whoever
 // waits for one.
-func (c *Conn) Park(t keepalive.Turn) bool {
-	if !c.Conn.Park(t) {
-		return false
+func (c *Conn) Park(t keepalive.Turn) bool { return c.offer(c.Conn.Park(t)) }
+
+// ParkAgain is Park after a turn in which nobody has used the connection, as
+// keepalive.Conn.ParkAgain is: as far as others want its port, it was idle.
+func (c *Conn) ParkAgain(t keepalive.Turn) bool { return c.offer(c.Conn.ParkAgain(t)) }
+
+func (c *Conn) offer(parked bool) bool {
+	if parked {
+		c.ledger.parked(c.flow)
 	}
-	c.ledger.parked(c.flow)
-	return true
+	return parked
 }
 
 // EndSoonest marks the connection to be closed in the way that frees its port

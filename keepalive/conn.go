@@ -327,15 +327,22 @@ func (c *Conn) Turn() Turn { return Turn(c.l.state.Load() >> stateBits) }
 // Park ends turn t and offers the connection to be retired. It reports false,
 // and changes nothing, where t is over: somebody else has the connection by
 // now, or it is closed.
-func (c *Conn) Park(t Turn) bool {
-	l := c.l
+func (c *Conn) Park(t Turn) bool { return c.l.park(t, true) }
+
+// ParkAgain is Park after a turn in which nobody has used the connection: it was
+// only asked whether it is alive, and is parked since it was parked before.
+func (c *Conn) ParkAgain(t Turn) bool { return c.l.park(t, false) }
+
+func (l *life) park(t Turn, used bool) bool {
 	was := uint64(t)<<stateBits | active
 	if l.state.Load() != was {
 		return false
 	}
 	l.rest()
 	l.beginGap()
-	l.parkedAt.Store(int64(time.Since(l.born)))
+	if used {
+		l.parkedAt.Store(int64(time.Since(l.born)))
+	}
 	return l.state.CompareAndSwap(was, was|parked)
 }
 

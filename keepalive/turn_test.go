@@ -419,3 +419,23 @@ func TestBytesEndTheSilence(t *testing.T) {
 		}
 	})
 }
+
+func TestATurnInWhichNobodyUsedItDoesNotMakeItFresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := keepalive.Watch(new(stub), keepalive.Plan{}, func(keepalive.Ending) {})
+		defer c.Close()
+		c.Park(c.Turn())
+		since, _ := c.Parked()
+		time.Sleep(time.Minute)
+		turn, err := c.Unpark()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !c.ParkAgain(turn) || c.ParkAgain(turn) {
+			t.Error("ParkAgain does not park once")
+		}
+		if again, ok := c.Parked(); !ok || !again.Equal(since) {
+			t.Errorf("parked since %v, want %v", again, since)
+		}
+	})
+}
