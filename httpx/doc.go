@@ -24,9 +24,13 @@
 // MaxConnsPerHost bounds how many wait. It also counts names, not addresses: a
 // name with four addresses may use the ports of one.
 //
-// httpx retries nothing on its own: net/http repeats a request only if nothing
-// of it was written, or if it is idempotent and its kept connection had died. In
-// both cases it must have no body, or one that can be had again (GetBody): an
-// upload that streams fails where its connection was retired at that very
-// moment, and dialer.SafeToRetry says so as far as net/http keeps the error.
+// # What is repeated
+//
+// A request is sent once more if its kept connection has died before the answer
+// began, and either nothing of it was written or it is idempotent (GET, HEAD,
+// OPTIONS, TRACE, or an Idempotency-Key). net/http does that for HTTP/1; Wrap does it
+// for HTTP/2 too. It must have no body, or one that can be had again (GetBody): an
+// upload that streams fails where its connection was retired at that very moment,
+// and dialer.SafeToRetry says so as far as net/http keeps the error. Nothing else is
+// retried.
 package httpx

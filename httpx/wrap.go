@@ -15,8 +15,11 @@ import (
 
 // Wrap does what Install does and returns a RoundTripper that also gives each
 // request a ticket: its dial waits for a port no longer than the request waits
-// for a connection. If Install fails, every request fails with its error. The
-// RoundTripper may be used by many goroutines and has CloseIdleConnections.
+// for a connection. What net/http does for HTTP/1 only, it does for HTTP/2 too: a
+// request whose kept connection has died is sent once more on another, if nothing of
+// it was written or it is idempotent, and its body can be had again. If Install
+// fails, every request fails with its error. The RoundTripper may be used by many
+// goroutines and has CloseIdleConnections.
 func Wrap(tr *http.Transport, d *dialer.Dialer) http.RoundTripper {
 	w := &wrapped{tr: tr, err: Install(tr, d)}
 	if w.err == nil && tr.Protocols != nil {
@@ -43,6 +46,18 @@ func (w *wrapped) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, w.err
 	}
 	t := &ticket{shared: w.h2c}
+	resp, err := w.send(req, t)
+	if err == nil || !t.mayRepeat(req, err) {
+		return resp, err
+	}
+	if again, ok := rewind(req); ok {
+		return w.send(again, &ticket{shared: w.h2c})
+	}
+	return nil, err
+}
+
+// send is one attempt.
+func (w *wrapped) send(req *http.Request, t *ticket) (*http.Response, error) {
 	ctx := context.WithValue(req.Context(), ticketKey{}, t)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn:              func(string) { t.open() },
@@ -76,6 +91,7 @@ type ticket struct {
 	fresh  []*dialer.Conn            // what those dials have brought
 	conn   *dialer.Conn              // of the present exchange; nil: HTTP/2, or not ours
 	turn   keepalive.Turn
+	try    attempt
 }
 
 // wanted returns a context that ends when the request has got a connection. A
@@ -131,6 +147,7 @@ func (t *ticket) got(info httptrace.GotConnInfo) {
 	}
 	t.mu.Lock()
 	t.conn, t.turn = conn, turn
+	t.try = begin(info)
 	t.mu.Unlock()
 	t.close()
 }
@@ -166,6 +183,9 @@ func (t *ticket) asked() {
 }
 
 func (t *ticket) answered() {
+	t.mu.Lock()
+	t.try.answered = true
+	t.mu.Unlock()
 	if conn, _ := t.exchange(); conn != nil {
 		conn.Answered()
 	}

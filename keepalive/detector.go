@@ -558,14 +558,12 @@ func (t *destination) drop(v *vigil) {
 
 // some returns a few of those that are not suspect, others than the last time.
 func (t *destination) some(but *vigil) (others []*vigil) {
-	for range askAtOnce {
-		v := t.next
-		if v == nil {
-			break
-		}
-		if t.next = v.next; v != but && v.suspected.IsZero() {
+	first := t.next
+	for n := 0; first != nil && n < askAtOnce && (n == 0 || t.next != first); n++ {
+		if v := t.next; v != but && v.suspected.IsZero() {
 			others = append(others, v)
 		}
+		t.next = t.next.next
 	}
 	return others
 }

@@ -337,20 +337,20 @@ func (l *Learner) Next(key netpath.Key, p netpath.Profile, most time.Duration, n
 	switch {
 	case top > lo && r.hi.gap > 0 && near(lo, r.hi.gap):
 		return nil
-	case top > 0 && top <= most && (top <= lo || near(lo, top)):
-		return []time.Duration{top} // a second vote, or a survival that makes it void
-	case lo >= most:
+	case lo >= most && (top == 0 || top > most):
 		return nil
-	case top > most:
+	case top == 0:
+		start := l.startLocked(key, p, now)
+		if lo >= start {
+			start = lo + min(lo, most-lo) // twice as long
+		}
+		return double(start, most, n)
+	case top <= lo || near(lo, top): // a second vote, or a survival that makes it void
+		return []time.Duration{min(top, most)}
+	case top > most && !near(top, most):
 		return []time.Duration{most}
-	case top > 0:
-		return between(lo, top, n)
 	}
-	start := l.startLocked(key, p, now)
-	if lo >= start {
-		start = lo + min(lo, most-lo) // twice as long
-	}
-	return double(start, most, n)
+	return between(lo, min(top, most), n)
 }
 
 // between returns up to n gaps that divide what lies between lo and hi.

@@ -161,12 +161,13 @@ func TestDiedTellsWhetherTheLimitFell(t *testing.T) {
 type road struct {
 	*student
 	remembers time.Duration
+	late      time.Duration // by which deaths are found longer than they were planned
 	probes    int
 	began     time.Time
 }
 
 func newRoad(remembers time.Duration) *road {
-	return &road{&student{Learner: new(keepalive.Learner)}, remembers, 0, time.Now()}
+	return &road{student: &student{Learner: new(keepalive.Learner)}, remembers: remembers, began: time.Now()}
 }
 
 // probe tries gaps side by side until Next has none. After a death the longer
@@ -185,7 +186,7 @@ func (r *road) probe(t *testing.T, p netpath.Profile, most time.Duration, n int)
 		for _, gap := range gaps {
 			time.Sleep(time.Until(began.Add(gap)))
 			if gap > r.remembers {
-				r.Died(shop, began, gap)
+				r.Died(shop, began, gap+r.late)
 				break
 			}
 			r.Survived(shop, gap)
@@ -246,6 +247,19 @@ func TestAPathWithoutATimeoutIsKnownUpToTheMost(t *testing.T) {
 		r.remembers = 25 * time.Minute
 		r.probe(t, idle(netpath.None), time.Hour, 1)
 		r.wantBracket(t)
+	})
+}
+
+func TestADeathJustBeyondTheMostIsWithinIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, remembers := range []time.Duration{5 * time.Second, 5900 * time.Millisecond} {
+			for _, n := range []int{1, 10} {
+				r := newRoad(remembers)
+				r.late = 60 * time.Millisecond
+				r.probe(t, idle(time.Second), 6*time.Second, n)
+				r.wantBracket(t)
+			}
+		}
 	})
 }
 

@@ -1,0 +1,68 @@
+package httpx
+
+import (
+	"net/http"
+	"net/http/httptrace"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive"
+)
+
+// An attempt is a request on one connection.
+type attempt struct {
+	kept     *dialer.Conn // which had served others before; nil: a fresh one, or not ours
+	written  int64        // by all of its users, before
+	answered bool         // the first byte has come
+}
+
+func begin(info httptrace.GotConnInfo) (a attempt) {
+	if conn, ours := dialer.Unwrap(info.Conn); ours && info.Reused {
+		a.kept, a.written = conn, conn.BytesWritten()
+	}
+	return a
+}
+
+// mayRepeat reports whether a request that failed with err may be sent once more:
+// its connection was kept, and has died before the answer began; and it cannot have
+// run, or it does no harm to run it twice.
+func (t *ticket) mayRepeat(req *http.Request, err error) bool {
+	t.mu.Lock()
+	a := t.try
+	t.mu.Unlock()
+	if a.kept == nil || a.answered || req.Context().Err() != nil {
+		return false
+	}
+	switch keepalive.FaultOf(err) {
+	case keepalive.Blackhole, keepalive.Unreachable, keepalive.Reset, keepalive.Finished, keepalive.Shut:
+		return a.kept.BytesWritten() == a.written || idempotent(req)
+	}
+	return false
+}
+
+// idempotent is what net/http takes for it.
+func idempotent(req *http.Request) bool {
+	switch req.Method {
+	case "", http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	_, key := req.Header["Idempotency-Key"]
+	_, old := req.Header["X-Idempotency-Key"]
+	return key || old
+}
+
+// rewind returns req with its body from the beginning, if that can be had.
+func rewind(req *http.Request) (again *http.Request, ok bool) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, false
+	}
+	again = req.Clone(req.Context())
+	again.Body = body
+	return again, true
+}
