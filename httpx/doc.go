@@ -24,6 +24,15 @@
 // MaxConnsPerHost bounds how many wait. It also counts names, not addresses: a
 // name with four addresses may use the ports of one.
 //
+// # Answers that do not come
+//
+// Packets that vanish end a connection by dialer's own evidence. Where a machine on
+// the way acknowledges what it throws away, only the missing answer tells: an
+// HTTP/2 connection on which a request's deadline has passed with nothing read since
+// it was sent is not used again (Wrap), unless other exchanges are on it; and one that
+// was silent for 30 s, or a quarter of what a path remembers that counts only bytes,
+// is asked by a ping and closed if no answer comes within 15 s.
+//
 // # What is repeated
 //
 // A request is sent once more if its kept connection has died before the answer

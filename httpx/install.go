@@ -27,6 +27,11 @@ const (
 	defaultMaxIdle = 100
 
 	pingTimeout = 15 * time.Second // net/http's own default, spelled out
+
+	// leastPing is the silence before a ping where keepalive probes keep the path:
+	// a ping without an answer ends the connection, which is to survive a path
+	// that is down for 30 s.
+	leastPing = 30 * time.Second
 )
 
 // NewClient returns a client whose connections come from d; nil: a zero Dialer,
@@ -80,7 +85,11 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 		}
 	}
 	if tr.HTTP2 == nil && plan.Idle > 0 {
-		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: plan.Idle, PingTimeout: pingTimeout}
+		ping := plan.Idle
+		if path.Counts == netpath.Segments {
+			ping = max(ping, leastPing)
+		}
+		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: pingTimeout}
 	}
 	return nil
 }

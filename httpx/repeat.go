@@ -3,6 +3,7 @@ package httpx
 import (
 	"net/http"
 	"net/http/httptrace"
+	"time"
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive"
@@ -13,9 +14,13 @@ type attempt struct {
 	kept     *dialer.Conn // which had served others before; nil: a fresh one, or not ours
 	written  int64        // by all of its users, before
 	answered bool         // the first byte has come
+
+	shared *dialer.Conn // which serves others meanwhile; nil: it does not
+	began  time.Time
 }
 
-func begin(info httptrace.GotConnInfo) (a attempt) {
+func begin(info httptrace.GotConnInfo) attempt {
+	a := attempt{began: time.Now()}
 	if conn, ours := dialer.Unwrap(info.Conn); ours && info.Reused {
 		a.kept, a.written = conn, conn.BytesWritten()
 	}

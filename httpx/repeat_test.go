@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/httpx"
@@ -20,7 +22,7 @@ import (
 
 // A brittle connection can be made to fail at the next Write, before a byte is sent.
 type brittle struct {
-	net.Conn
+	*net.TCPConn
 	broken atomic.Bool
 }
 
@@ -28,7 +30,34 @@ func (b *brittle) Write(p []byte) (int, error) {
 	if b.broken.Load() {
 		return 0, &net.OpError{Op: "write", Net: "tcp", Err: syscall.ECONNRESET}
 	}
-	return b.Conn.Write(p)
+	return b.TCPConn.Write(p)
+}
+
+// A liar is a listener whose connections may take everything and give it to nobody.
+type liar struct {
+	net.Listener
+	lies atomic.Bool
+}
+
+func (l *liar) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &lying{c.(*net.TCPConn), l}, nil
+}
+
+type lying struct {
+	*net.TCPConn
+	by *liar
+}
+
+func (c *lying) Read(b []byte) (n int, err error) {
+	for {
+		if n, err = c.TCPConn.Read(b); err != nil || !c.by.lies.Load() {
+			return n, err
+		}
+	}
 }
 
 // A mortal is an HTTP/2 server whose connections die, and a client.
@@ -38,11 +67,16 @@ type mortal struct {
 	served atomic.Int64
 	kill   atomic.Bool // the connection of the next request, when it has come
 	last   atomic.Pointer[brittle]
+	opened atomic.Int64
+	liar   *liar
+	quiet  chan struct{} // requests for /quiet get headers, and their end when it is closed
 }
 
 func newMortal(t *testing.T) *mortal {
-	m := new(mortal)
+	m := &mortal{quiet: make(chan struct{})}
 	m.Server = httptest.NewUnstartedServer(m)
+	m.liar = &liar{Listener: m.Listener}
+	m.Listener = m.liar
 	m.EnableHTTP2 = true
 	m.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, m, c.(*tls.Conn).NetConn())
@@ -54,7 +88,8 @@ func newMortal(t *testing.T) *mortal {
 		if err != nil {
 			return nil, err
 		}
-		b := &brittle{Conn: c}
+		m.opened.Add(1)
+		b := &brittle{TCPConn: c.(*net.TCPConn)}
 		m.last.Store(b)
 		return b, nil
 	}}
@@ -67,10 +102,18 @@ func newMortal(t *testing.T) *mortal {
 func (m *mortal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	m.served.Add(1)
 	if m.kill.CompareAndSwap(true, false) {
-		c := r.Context().Value(m).(*net.TCPConn)
+		c := r.Context().Value(m).(*lying)
 		c.SetLinger(0)
 		c.Close()
 		return
+	}
+	switch r.URL.Path {
+	case "/silent":
+		<-r.Context().Done()
+		return
+	case "/quiet":
+		w.(http.Flusher).Flush()
+		<-m.quiet
 	}
 	if r.ProtoMajor != 2 {
 		w.WriteHeader(http.StatusHTTPVersionNotSupported)
@@ -170,5 +213,54 @@ func TestWhatWasNeverWrittenIsRepeatedIfItsBodyCanBeHadAgain(t *testing.T) {
 				t.Errorf("%d requests were served, want %d", n, want)
 			}
 		})
+	}
+}
+
+// miss asks for an answer that does not come in time.
+func (m *mortal) miss(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, "GET", m.URL+"/silent", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.client.Do(req); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+func TestAConnectionOnWhichAnAnswerWasMissedIsNotUsedAgain(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells when something came last")
+	}
+	m := newMortal(t)
+	if err := m.send("GET", nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	m.liar.lies.Store(true)
+	m.miss(t)
+	m.liar.lies.Store(false)
+	if err := m.send("GET", nil, ""); err != nil {
+		t.Error(err)
+	}
+	if n := m.opened.Load(); n != 2 {
+		t.Errorf("%d connections, want 2", n)
+	}
+}
+
+func TestAConnectionOnWhichAnotherWaitsIsNotTakenFromIt(t *testing.T) {
+	m := newMortal(t)
+	waits, err := m.client.Get(m.URL + "/quiet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waits.Body.Close()
+	m.liar.lies.Store(true)
+	m.miss(t)
+	m.liar.lies.Store(false)
+	close(m.quiet)
+	if _, err := io.Copy(io.Discard, waits.Body); err != nil {
+		t.Error(err)
 	}
 }

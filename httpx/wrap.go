@@ -32,6 +32,8 @@ type wrapped struct {
 	tr  *http.Transport
 	err error // Install's
 	h2c bool  // HTTP/2 without TLS, which a connection does not show
+
+	streams census
 }
 
 // errNotWanted is the cause with which a dial is given up. It reaches nobody but
@@ -45,16 +47,18 @@ func (w *wrapped) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, w.err
 	}
-	t := &ticket{shared: w.h2c}
+	t := w.ticket()
 	resp, err := w.send(req, t)
 	if err == nil || !t.mayRepeat(req, err) {
 		return resp, err
 	}
 	if again, ok := rewind(req); ok {
-		return w.send(again, &ticket{shared: w.h2c})
+		return w.send(again, w.ticket())
 	}
 	return nil, err
 }
+
+func (w *wrapped) ticket() *ticket { return &ticket{shared: w.h2c, streams: &w.streams} }
 
 // send is one attempt.
 func (w *wrapped) send(req *http.Request, t *ticket) (*http.Response, error) {
@@ -67,7 +71,8 @@ func (w *wrapped) send(req *http.Request, t *ticket) (*http.Response, error) {
 		PutIdleConn:          t.park,
 	})
 	defer t.close()
-	return w.tr.RoundTrip(req.WithContext(ctx))
+	resp, err := w.tr.RoundTrip(req.WithContext(ctx))
+	return w.streams.settle(req, t, resp, err)
 }
 
 // CloseIdleConnections closes what is idle. Each port is held by the NAT for a
@@ -83,7 +88,8 @@ type ticketKey struct{}
 // A ticket is one request's claim to a connection. It is closed when the
 // request has one, and opened again if net/http repeats the request.
 type ticket struct {
-	shared bool // connections carry many exchanges at a time
+	shared  bool // connections carry many exchanges at a time
+	streams *census
 
 	mu     sync.Mutex // guards the fields below
 	served bool
@@ -138,17 +144,25 @@ func (t *ticket) open() {
 func (t *ticket) got(info httptrace.GotConnInfo) {
 	conn, ours := dialer.Unwrap(info.Conn)
 	var turn keepalive.Turn
+	try := begin(info)
 	if ours {
 		var err error
 		turn, err = conn.Unpark()
-		if err != nil || t.shares(info.Conn) {
+		if shared := t.shares(info.Conn); shared || err != nil {
+			if shared {
+				try.shared = conn
+				t.streams.join(conn)
+			}
 			conn = nil
 		}
 	}
 	t.mu.Lock()
-	t.conn, t.turn = conn, turn
-	t.try = begin(info)
+	left := t.try.shared // net/http has taken another in its place
+	t.conn, t.turn, t.try = conn, turn, try
 	t.mu.Unlock()
+	if left != nil {
+		t.streams.leave(left)
+	}
 	t.close()
 }
 
