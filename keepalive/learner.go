@@ -20,7 +20,8 @@ import (
 // nothing. A gap is certified when Info's SegmentsIn and SegmentsOut are the
 // same at its beginning and at its end, so that no probe and no retransmission
 // slipped in. Wait 60 ms after the last answer before the first look: the
-// delayed acknowledgement of that answer counts too.
+// delayed acknowledgement of that answer counts too. A gap below a millisecond is
+// none.
 //
 // Its laws:
 //   - Production never experiments. What Path allows was survived, or is what
@@ -342,7 +343,7 @@ func (l *Learner) Next(key netpath.Key, p netpath.Profile, most time.Duration, n
 	case top == 0:
 		start := l.startLocked(key, p, now)
 		if lo >= start {
-			start = lo + min(lo, most-lo) // twice as long
+			start = 2 * lo
 		}
 		return double(start, most, n)
 	case top <= lo || near(lo, top): // a second vote, or a survival that makes it void

@@ -100,6 +100,13 @@ func TestWhatALearnerMakesOfAHistory(t *testing.T) {
 			0, 0, 60 * sec, 0, 240 * sec, 30 * sec, netpath.None},
 		{"it does not after all", func(s *student) { s.closed(60 * sec); s.survived(60 * sec) },
 			60 * sec, 0, 0, 0, 240 * sec, 60 * sec, netpath.None},
+		{"at the profile's own", func(s *student) { s.died(240 * sec); s.died(240 * sec) },
+			0, 240 * sec, 0, 2, 120 * sec, 30 * sec, 120 * sec},
+		{"only the last few votes are kept", func(s *student) {
+			for gap := 10 * sec; gap < 100*sec; gap += gap / 5 {
+				s.died(gap)
+			}
+		}, 0, 0, 0, 4, 240 * sec, 30 * sec, netpath.None},
 		{"no gap at all", func(s *student) { s.survived(0); s.died(0); s.died(-sec); s.closed(0) }, 0, 0, 0, 0, 240 * sec, 30 * sec, netpath.None},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -118,6 +125,50 @@ func TestWhatALearnerMakesOfAHistory(t *testing.T) {
 					if p := s.Path(shop, idle(own)); p.Idle != want {
 						t.Errorf("a profile of %v may use %v, want %v", own, p.Idle, want)
 					}
+				}
+			})
+		})
+	}
+}
+
+func TestWhatIsToBeTriedNext(t *testing.T) {
+	const sec = time.Second
+	for _, test := range []struct {
+		name    string
+		history func(s *student)
+		own     time.Duration
+		most    time.Duration
+		n       int
+		want    []time.Duration
+	}{
+		{"nothing is known", func(s *student) {}, 100 * sec, 1000 * sec, 1, []time.Duration{100 * sec}},
+		{"side by side", func(s *student) {}, 100 * sec, 1000 * sec, 3, []time.Duration{100 * sec, 200 * sec, 400 * sec}},
+		{"up to the most", func(s *student) {}, 100 * sec, 300 * sec, 9, []time.Duration{100 * sec, 200 * sec, 300 * sec}},
+		{"less than the profile's", func(s *student) {}, 100 * sec, 60 * sec, 2, []time.Duration{60 * sec}},
+		{"nobody knows", func(s *student) {}, 0, 1000 * sec, 1, []time.Duration{230 * sec}},
+		{"it never forgets, they say", func(s *student) {}, netpath.None, 1000 * sec, 1, []time.Duration{230 * sec}},
+		{"none are wanted", func(s *student) {}, 100 * sec, 1000 * sec, 0, nil},
+		{"less was survived", func(s *student) { s.survived(70 * sec) }, 100 * sec, 1000 * sec, 1, []time.Duration{100 * sec}},
+		{"more was", func(s *student) { s.survived(110 * sec) }, 100 * sec, 1000 * sec, 2, []time.Duration{220 * sec, 440 * sec}},
+		{"the most was", func(s *student) { s.survived(1000 * sec) }, 100 * sec, 1000 * sec, 2, nil},
+		{"one death", func(s *student) { s.died(100 * sec) }, 100 * sec, 1000 * sec, 3, []time.Duration{25 * sec, 50 * sec, 75 * sec}},
+		{"a bracket by one vote", func(s *student) { s.survived(92 * sec); s.died(100 * sec) }, 100 * sec, 1000 * sec, 3, []time.Duration{100 * sec}},
+		{"a bracket by two", func(s *student) { s.survived(92 * sec); s.died(100 * sec); s.died(100 * sec) }, 100 * sec, 1000 * sec, 3, nil},
+		{"a death below what was survived", func(s *student) { s.survived(92 * sec); s.died(50 * sec) }, 100 * sec, 1000 * sec, 3, []time.Duration{50 * sec}},
+		{"and below a bracket", func(s *student) { s.survived(92 * sec); s.died(100 * sec); s.died(100 * sec); s.died(50 * sec) },
+			100 * sec, 1000 * sec, 3, []time.Duration{50 * sec}},
+		{"but not beyond the most", func(s *student) { s.survived(92 * sec); s.died(50 * sec) }, 100 * sec, 40 * sec, 3, nil},
+		{"deaths beyond the most", func(s *student) { s.survived(50 * sec); s.died(300 * sec); s.died(300 * sec) },
+			100 * sec, 100 * sec, 3, []time.Duration{100 * sec}},
+		{"a death just beyond it", func(s *student) { s.survived(60 * sec); s.died(102 * sec) }, 100 * sec, 100 * sec, 3,
+			[]time.Duration{70 * sec, 80 * sec, 90 * sec}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &student{Learner: new(keepalive.Learner)}
+				test.history(s)
+				if got := s.Next(shop, idle(test.own), test.most, test.n); !slices.Equal(got, test.want) {
+					t.Errorf("got %v, want %v", got, test.want)
 				}
 			})
 		})
@@ -345,13 +396,22 @@ func TestWhatIsKnownOfOneDestinationIsAHintForAnother(t *testing.T) {
 		if got := first(bank); got != 200*time.Second {
 			t.Errorf("with a hint, a search begins at %v", got)
 		}
-		if got := first(inner); got != 30*time.Second {
-			t.Errorf("from another source, a search begins at %v", got)
+		udp := bank
+		udp.Network = "udp"
+		for _, key := range []netpath.Key{inner, udp} {
+			if got := first(key); got != 30*time.Second {
+				t.Errorf("%v: a search begins at %v", key, got)
+			}
 		}
 		for _, key := range []netpath.Key{bank, inner} {
 			if got := s.Path(key, p).Idle; got != 30*time.Second {
 				t.Errorf("%v: %v may be used", key, got)
 			}
+		}
+		s.died(100 * time.Second)
+		s.died(100 * time.Second)
+		if got := first(bank); got != 50*time.Second {
+			t.Errorf("where only deaths are known, a search begins at %v", got)
 		}
 	})
 }
@@ -375,7 +435,13 @@ func TestLessonsExpire(t *testing.T) {
 		}
 		s.died(100 * time.Second)
 		s.closed(50 * time.Second)
-		time.Sleep(time.Hour + time.Second)
+		time.Sleep(50 * time.Minute)
+		s.died(100 * time.Second)
+		time.Sleep(50 * time.Minute)
+		if got := s.lesson(); got.Hi != 100*time.Second || got.Server != 0 {
+			t.Errorf("after a death that said so again: %+v", got)
+		}
+		time.Sleep(10*time.Minute + time.Second)
 		if got := s.Path(shop, p).Idle; got != 30*time.Second {
 			t.Errorf("after another hour %v may be used", got)
 		}
@@ -417,15 +483,21 @@ func TestForgetDropsEverything(t *testing.T) {
 func TestALearnerKeepsAtMostSomeThousandKeys(t *testing.T) {
 	l := new(keepalive.Learner)
 	key := shop
+	l.Survived(bank, time.Minute)
 	for i := range 20_000 {
+		if i%100 == 0 {
+			l.Survived(bank, time.Minute) // which is in use all the time
+		}
 		key.Dest = netip.AddrPortFrom(netip.AddrFrom4([4]byte{20, 0, byte(i >> 8), byte(i)}), 443)
 		l.Survived(key, time.Minute)
 	}
 	if n := len(l.Lessons()); n != 4096 {
 		t.Errorf("%d keys", n)
 	}
-	if got := l.Path(key, idle(time.Second)).Idle; got != time.Minute {
-		t.Errorf("the last key may use %v", got)
+	for _, key := range []netpath.Key{key, bank} {
+		if got := l.Path(key, idle(time.Second)).Idle; got != time.Minute {
+			t.Errorf("%v may use %v", key, got)
+		}
 	}
 }
 
@@ -519,4 +591,18 @@ func TestALearnerDoesNotAllocateWhereNothingIsNew(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
+}
+
+func ExampleLearner() {
+	var l keepalive.Learner
+	key := netpath.Key{Dest: netip.MustParseAddrPort("20.1.2.3:443"), Network: "tcp"}
+	path := netpath.AzureLoadBalancer(128) // forgets after 4 minutes, its maker says
+
+	fmt.Println("worth trying:", l.Next(key, path, 20*time.Minute, 3))
+
+	l.Survived(key, 8*time.Minute) // then somebody was silent for so long, and was answered
+	fmt.Println("may be used: ", l.Path(key, path).Idle)
+	// Output:
+	// worth trying: [4m0s 8m0s 16m0s]
+	// may be used:  8m0s
 }
