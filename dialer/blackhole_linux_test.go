@@ -258,16 +258,22 @@ func TestAnOutageTeachesNothing(t *testing.T) {
 	h.dialer.Learner = new(keepalive.Learner)
 	h.dialer.Timeout = time.Second
 	c := h.dial()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	c.Teach(ctx, func(context.Context) error {
+	asked, another := 0, 0
+	c.Teach(t.Context(), func(context.Context) error {
+		if asked++; asked == 1 {
+			return ask(c)
+		}
 		h.dark(true)
 		return errors.New("no answer")
 	}, func(ctx context.Context) error {
+		another++
 		_, err := h.dialer.DialContext(ctx, "tcp", h.server.String())
 		return err
 	})
 	h.dark(false)
+	if asked != 2 || another != 1 {
+		t.Errorf("asked %d times, and another connection %d times", asked, another)
+	}
 	if lessons := h.dialer.Learner.Lessons(); len(lessons) != 0 {
 		t.Errorf("learned %+v", lessons)
 	}

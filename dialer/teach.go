@@ -19,17 +19,20 @@ const (
 	// minute anyway, which is a quarter of it.
 	mostGap = 4 * time.Minute
 
-	// settling is added to a gap: what crosses the path within 200 ms of its
-	// beginning, an acknowledgement, is not part of it.
+	// settling is how long the acknowledgement of an answer may be late (Linux,
+	// TCP_DELACK_MAX: 200 ms).
 	settling = 250 * time.Millisecond
+
+	// slack is what timers are coarse by, and certificates.
+	slack = 60 * time.Millisecond
 )
 
 // Teach has c, which is parked or in its user's last turn, teach Dialer.Learner
-// before it is closed: it stays silent, without probes, for as long as the Learner
-// wants to know about, and is then asked. If it does not answer, another connection
-// is, since an outage teaches nothing. Both functions must bring about an answer
-// of the far end; the second opens and closes its own connection, for which
-// WithControl is in its context.
+// before it is closed: it is asked, stays silent, without probes, for as long as the
+// Learner wants to know about, and is asked again. If it does not answer, another
+// connection is, since an outage teaches nothing. Both functions must bring about an
+// answer of the far end and return when their context ends; the second opens and
+// closes its own connection, for which WithControl is in its context.
 //
 // Teach blocks for minutes, and returns at once where there is nothing to learn:
 // there is no Learner, or it knows the path, or another connection to the same
@@ -44,18 +47,14 @@ func (c *Conn) Teach(ctx context.Context, ask, askAnother func(context.Context) 
 	defer k.school(false)
 	silent := k.plan()
 	silent.Idle, silent.Forgets = -1, -1
-	if c.Follow(silent) != nil {
+	if _, err := c.Unpark(); err != nil || c.Follow(silent) != nil || ask(ctx) != nil || !sleep(ctx, settling) {
 		return
 	}
-	if turn, err := c.Unpark(); err != nil || !c.Park(turn) {
+	if !c.Park(c.Turn()) {
 		return
 	}
-	began := time.Now()
-	t := time.NewTimer(gap + settling)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+	began := time.Now().Add(-c.Quiet())
+	if !sleep(ctx, gap-settling+slack) {
 		return
 	}
 	if _, err := c.Unpark(); err != nil {
@@ -64,18 +63,30 @@ func (c *Conn) Teach(ctx context.Context, ask, askAnother func(context.Context) 
 	k.learn(ctx, c, began, ask, askAnother)
 }
 
+// sleep reports whether ctx let it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // learn finds out whether c has survived its silence.
 func (k *keeper) learn(ctx context.Context, c *Conn, began time.Time, ask, askAnother func(context.Context) error) {
-	gap := c.Gap()
+	gap := time.Since(began)
 	if _, err := c.Peek(); err != nil {
 		if errors.Is(err, io.EOF) {
-			k.dialer.Learner.Closed(k.key(), time.Since(began))
+			k.dialer.Learner.Closed(k.key(), gap)
 		} else if errors.Is(err, keepalive.ErrEnded) {
-			k.died(began, time.Since(began)) // by RST: there were no probes
+			k.died(began, gap) // by RST: there were no probes
 		}
 		return
 	}
-	if gap == 0 {
+	if c.Gap() == 0 {
 		return // something has crossed the path: nobody knows
 	}
 	patience := leastAnswer

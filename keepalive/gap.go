@@ -1,6 +1,9 @@
 package keepalive
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 const (
 	// leastGap is of no interest to a Learner if it is shorter.
@@ -43,18 +46,29 @@ func (l *life) endGap() {
 	l.gap.Store(int64(l.certified()))
 }
 
-// certified returns for how long nothing has crossed the path since the last Park.
-// Zero: something has, or nobody knows.
+// certified returns for how long nothing has crossed the path, but before the last
+// Park for no longer than an acknowledgement may have been due. Zero: something has
+// since, or nobody knows.
 func (l *life) certified() time.Duration {
 	i, err := l.info()
-	if err != nil || !i.judged || i.SegmentsIn != l.segments[0] || i.SegmentsOut > l.segments[1]+1 || i.Probes > 0 {
+	late := i.SegmentsOut - l.segments[1]
+	if err != nil || !i.judged || i.SegmentsIn != l.segments[0] || late > 1 || i.Probes > 0 {
 		return 0
 	}
-	gap := min(i.lastSent, i.LastAck) - delayedACK
+	parked := time.Since(l.born) - time.Duration(l.parkedAt.Load())
+	gap := min(i.lastSent, i.LastAck, parked+delayedACK) - time.Duration(late)*delayedACK
 	if gap < leastGap {
 		return 0
 	}
 	return gap
+}
+
+// Quiet returns for how long the kernel has neither sent nor received anything on the
+// connection. Zero: nobody knows, or something is under way.
+func (c *Conn) Quiet() time.Duration {
+	defer runtime.KeepAlive(c)
+	quiet, _ := lastMoved(c.l.raw)
+	return quiet
 }
 
 // prove notes that something of the far end was read.

@@ -11,7 +11,8 @@ import (
 //
 // The functions are called under no lock, by many goroutines at once. A panic
 // in one of them is not caught: where it comes up in the caller's goroutine
-// (Check, and Close within Discard) and is recovered there, the pool goes on.
+// (Close within Discard, and Check if ProbeTimeout is negative) and is recovered
+// there, the pool goes on.
 type Config[T any] struct {
 	// Open opens a value. Its context has the values, not the cancellation, of
 	// the Get that has waited longest; it ends after OpenTimeout, by Reset and by
@@ -40,19 +41,24 @@ type Config[T any] struct {
 
 	// Watch is told once of each value, and calls changed, under no lock of its
 	// own, whenever Capacity(v) may have changed: v got more streams, or has ended.
-	// Without Capacity it calls changed when v has ended.
-	Watch func(v T, changed func())
+	// Without Capacity it calls changed when v has ended. Why it has, if that is
+	// known, is what Close is told, and throws doubt on the others as the error of a
+	// Beat does; nil does not.
+	Watch func(v T, changed func(spent error))
 
 	// Check asks an idle value whether it is still good, before it is lent. Its
-	// context is that of the Get. CheckAfter is for how long it must have been
-	// idle to be asked. Zero: always. What was opened for those who wait is not
-	// asked before its first lease.
+	// context has the values of the Get's. A Get that ends before does not cut it
+	// off, and the value stays; only where ProbeTimeout is negative its context is
+	// the Get's, and Check has failed when that ends. CheckAfter is for how long the
+	// value must have been idle to be asked. Zero: always. What was opened for those
+	// who wait is not asked before its first lease.
 	Check      func(ctx context.Context, v T) error
 	CheckAfter time.Duration
 
 	// Beat is called with each idle value every BeatEvery, shortened by up to a
 	// tenth; four at a time, and never while the value is lent. One that fails
 	// is closed, and the other idle ones are asked at once, before they are lent.
+	// Lease.Doubt has the same asked for another reason.
 	//
 	// Check and Beat must heed their context. An error of theirs that matches a
 	// Reason, such as Reclaimed, is told as that, and says nothing of the others.
@@ -82,7 +88,9 @@ type Config[T any] struct {
 	// does not heed its context counts as failed a second later.
 	OpenTimeout time.Duration
 
-	// ProbeTimeout bounds each Check and Beat. Zero: 5 s. Negative: nothing does.
+	// ProbeTimeout bounds each Check and Beat. Zero: 5 s. Negative: nothing does but
+	// what is said there, for a Check that takes no time: it is called in the
+	// goroutine of its Get, which saves some microseconds.
 	ProbeTimeout time.Duration
 
 	// Patience is for how long a Get outlasts openings that fail, while the pool

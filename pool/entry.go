@@ -27,7 +27,7 @@ func (p *Pool[T]) lendLocked(e *entry[T]) Lease[T] {
 func (p *Pool[T]) lendWarilyLocked(e *entry[T], r *request) (l Lease[T], ask probe[T]) {
 	if e.leased == 0 {
 		ask = p.doubtLocked(e)
-		e.probing = ask != nil
+		e.probing = ask.of != nil
 	}
 	l = p.lendLocked(e)
 	if r.taken != nil {
@@ -138,8 +138,12 @@ func (e *entry[T]) condemnLocked(reason Reason, cause error) {
 	if e.condemned {
 		return
 	}
-	if cause == nil && reason == Purged {
+	switch {
+	case cause != nil:
+	case reason == Purged:
 		cause = e.pool.purge
+	case reason == Spent:
+		cause = e.spent
 	}
 	if cause == nil {
 		cause = reason
@@ -220,9 +224,14 @@ func (p *Pool[T]) warmestLocked() *entry[T] {
 	return nil
 }
 
-// refresh reads the capacity of e again, after Watch has said that it changed.
-func (p *Pool[T]) refresh(e *entry[T]) {
+// refresh reads the capacity of e again, after Watch has said that it changed, or
+// why it has ended.
+func (p *Pool[T]) refresh(e *entry[T], spent error) {
 	p.mu.Lock()
+	if e.spent == nil && spent != nil {
+		e.spent = spent
+		p.blameLocked(e, p.clock(), reasonOf(spent))
+	}
 	if e.gauging || e.gone {
 		e.gaugeAgain = true
 		p.mu.Unlock()
@@ -254,36 +263,38 @@ func (p *Pool[T]) gauge(e *entry[T], capacity int) {
 	}
 }
 
-// A probe asks a value whether it is still good: a Check, a Beat, or both.
-type probe[T any] func(ctx context.Context, v T) error
+// A probe asks a value whether it is still good.
+type probe[T any] struct {
+	of   func(ctx context.Context, v T) error // a Check, a Beat, or both; nil: there is nothing to ask
+	life context.Context                      // what ends it, if not the Get that asks
+}
 
 // doubtLocked returns what e must be asked before it is lent, if anything. Since a
 // Beat has failed, only a Beat that does not can say that e is good.
-func (p *Pool[T]) doubtLocked(e *entry[T]) probe[T] {
-	check, proved := probe[T](p.cfg.Check), max(e.rested, e.proved)
+func (p *Pool[T]) doubtLocked(e *entry[T]) (ask probe[T]) {
 	switch {
 	case p.cfg.Check == nil && p.doubt < 0:
-		return nil
-	case e.at == 0 && e.first.turn == 0:
-		return nil // fresh from Open; else one that never passes would be opened without end
+	case e.at == 0 && e.first.turn == 0: // fresh from Open; else one that never passes would be opened without end
 	case e.rested == justNow:
-		if p.cfg.CheckAfter > 0 {
-			return nil
+		if p.cfg.CheckAfter == 0 {
+			ask.of = p.cfg.Check
 		}
-		return check
-	case proved < p.doubt && check == nil:
-		return p.cfg.Beat
-	case proved < p.doubt:
-		return p.checkAndBeat
-	case p.nowLocked()-proved < p.cfg.CheckAfter:
-		return nil
+	case e.proof() < p.doubt:
+		return probe[T]{p.checkAndBeat, p.life}
+	case p.cfg.CheckAfter == 0 || p.nowLocked()-e.proof() >= p.cfg.CheckAfter:
+		ask.of = p.cfg.Check
 	}
-	return check
+	if p.cfg.ProbeTimeout >= 0 {
+		ask.life = p.life
+	}
+	return ask
 }
 
 func (p *Pool[T]) checkAndBeat(ctx context.Context, v T) error {
-	if err := p.cfg.Check(ctx, v); err != nil {
-		return err
+	if p.cfg.Check != nil {
+		if err := p.cfg.Check(ctx, v); err != nil {
+			return err
+		}
 	}
 	return p.cfg.Beat(ctx, v)
 }
@@ -294,29 +305,75 @@ func (p *Pool[T]) prove(r *request, l Lease[T], ask probe[T]) (good bool) {
 	if r.again = true; r.began == 0 {
 		r.began = p.clock()
 	}
+	if ask.life == nil {
+		return p.hear(r.ctx, l, ask)
+	}
+	return p.hearApart(r.ctx, l, ask)
+}
+
+// hearApart is hear in a goroutine of its own. A Get that ends before does not end
+// the question: nobody knows what half of one leaves behind. The value goes back as
+// it was, and when it has answered it can be lent.
+func (p *Pool[T]) hearApart(ctx context.Context, l Lease[T], ask probe[T]) (good bool) {
+	heard := make(chan bool, 1)
+	go func() {
+		good := false
+		defer func() { heard <- good }()
+		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		defer context.AfterFunc(ask.life, cancel)()
+		good = p.hear(ctx, l, ask)
+	}()
+	select {
+	case good = <-heard:
+		return good
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.unlock()
+	if l.slot.turn == l.turn {
+		p.withdrawLocked(l)
+	}
+	return false
+}
+
+// hear asks the value of l. If it is not good, or nobody wants it any more, the
+// lease is over.
+func (p *Pool[T]) hear(ctx context.Context, l Lease[T], ask probe[T]) (good bool) {
 	e := l.slot.entry
 	err := errUnfinished // a panic
 	defer func() {
 		p.mu.Lock()
 		e.probing = false
-		if err != nil {
-			e.condemnLocked(reasonOf(err), err)
-		} else {
+		switch {
+		case err == nil:
 			e.proved = p.clock()
+		case e.generation == p.generation: // else it was purged, which may be what ended ask
+			e.condemnLocked(reasonOf(err), err)
 		}
 		// It may have been purged, or have lost its capacity, while it was asked.
-		if good = e.generation == p.generation && e.leased <= e.capacity; !good {
+		mine := l.slot.turn == l.turn
+		if good = mine && e.generation == p.generation && e.leased <= e.capacity; mine && !good {
 			p.endLeaseLocked(l.slot)
 		}
 		p.settleLocked(e)
 		p.unlock()
 	}()
-	err = p.probe(r.ctx, ask, e.value)
+	err = p.probe(ctx, ask.of, e.value)
 	return false // see above
 }
 
-func (p *Pool[T]) probe(ctx context.Context, ask probe[T], v T) error {
+func (p *Pool[T]) probe(ctx context.Context, of func(context.Context, T) error, v T) error {
 	ctx, cancel := bounded(ctx, p.cfg.ProbeTimeout, defaultProbeTimeout)
 	defer cancel()
-	return ask(ctx, v)
+	return of(ctx, v)
+}
+
+// withdrawLocked ends the lease l, which nobody has used, as if it had not been.
+func (p *Pool[T]) withdrawLocked(l Lease[T]) {
+	e := l.slot.entry
+	rested := e.rested
+	p.endLeaseLocked(l.slot)
+	e.rested = rested
+	p.settleLocked(e)
 }

@@ -80,6 +80,13 @@ func Clean(err error) error {
 	return &clean{err}
 }
 
+// IsClean reports whether Clean has marked err, and nobody has wrapped it since.
+// errors.Unwrap returns what was marked.
+func IsClean(err error) bool {
+	_, ok := err.(*clean)
+	return ok
+}
+
 type clean struct{ error }
 
 func (c *clean) Unwrap() error { return c.error }

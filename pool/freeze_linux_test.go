@@ -70,7 +70,15 @@ func thaw(t *testing.T, limit time.Duration) {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
+	if l, ok := old.TryGet(time.Hour); ok {
+		l.Put()
+		t.Error("what is too old was lent to whoever tried")
+	}
 	for i, p := range pools {
+		if l, ok := p.TryGet(limit); ok {
+			l.Put()
+			t.Errorf("pool %d lent what was proved before the freeze", i)
+		}
 		l, err := p.Get(t.Context())
 		if err != nil {
 			t.Fatal(err)

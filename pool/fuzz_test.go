@@ -27,13 +27,15 @@ var (
 // FuzzPool takes bytes for a program of gets, puts, failing openings and what
 // else can happen to a pool.
 func FuzzPool(f *testing.F) {
-	f.Add([]byte{2, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                      // more gets than values
-	f.Add([]byte{1 | 8, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})             // failing openings, and later ones
-	f.Add([]byte{3 | 16, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})         // permissions
-	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})     // shared values, growing and shrinking
-	f.Add([]byte{4 | 64, 0, 0, 0, 4, 4, 4, 1, 1, 1, 14, 94, 10, 0, 0, 12})    // idle, beaten, found broken
-	f.Add([]byte{2 | 128, 0, 0, 4, 4, 2, 18, 0, 0, 11, 7, 0, 4, 11, 8, 9, 1}) // slow closings, reset, reclaim
-	f.Add([]byte{0, 0, 0, 0, 9, 4, 4, 4, 1, 13, 29, 2, 0})                    // closed in the middle
+	f.Add([]byte{2, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                               // more gets than values
+	f.Add([]byte{1 | 8, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})                      // failing openings, and later ones
+	f.Add([]byte{3 | 16, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})                  // permissions
+	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})              // shared values, growing and shrinking
+	f.Add([]byte{4 | 64, 0, 0, 0, 4, 4, 4, 1, 1, 1, 14, 94, 10, 0, 0, 12})             // idle, beaten, found broken
+	f.Add([]byte{2 | 128, 0, 0, 4, 4, 2, 18, 0, 0, 11, 7, 0, 4, 11, 8, 9, 1})          // slow closings, reset, reclaim
+	f.Add([]byte{0, 0, 0, 0, 9, 4, 4, 4, 1, 13, 29, 2, 0})                             // closed in the middle
+	f.Add([]byte{65, 0, 0, 0, 4, 4, 4, 1, 46, 1, 46, 136, 1, 200, 0, 46, 136, 152, 2}) // tried for, and doubted
+	f.Add([]byte{64, 0, 4, 1, 0, 30, 131, 0, 30, 3, 7, 0, 30, 118, 0, 4, 246, 9})      // cut off in a check, ended for a reason
 	f.Add([]byte{255, 0, 0, 15, 4, 1, 10, 0, 14, 158, 10, 7, 0, 47, 8, 3, 9, 11, 11})
 	f.Fuzz(func(t *testing.T, program []byte) {
 		if len(program) > 2 && len(program) <= 256 {
@@ -89,6 +91,7 @@ type history struct {
 	p       *pool.Pool[*thing]
 	max     int
 	slow    bool // Close waits, and Open does not heed its context
+	beaten  bool // there are Check and Beat
 	all     sync.WaitGroup
 	drained atomic.Bool // Close has returned
 
@@ -118,7 +121,11 @@ type thing struct {
 	discarded        bool // by one of those who had it
 	asked            bool // by a Check or a Beat
 	ended, closed    bool // Close was called, has returned
-	changed          func()
+	changed          func(error)
+
+	proved    time.Time // when it was opened or put back, or passed
+	hasPassed bool      // and it was the last of these
+	doubted   bool      // and has not passed a Beat since
 }
 
 // An answer is what an Ask, an Open or a Close waits for.
@@ -129,6 +136,7 @@ type call struct {
 	cancel  context.CancelFunc
 	checked bool // it had a value already, which it had to ask first
 	lease   pool.Lease[*thing]
+	proved  time.Time // the value, before the lease; zero: that is not certain
 }
 
 type callKey struct{}
@@ -136,7 +144,7 @@ type callKey struct{}
 var errNo = errors.New("no")
 
 func newHistory(t *testing.T, options byte) *history {
-	h := &history{t: t, max: int(options & 3), slow: options&128 != 0}
+	h := &history{t: t, max: int(options & 3), slow: options&128 != 0, beaten: options&64 != 0}
 	cfg := pool.Config[*thing]{Max: h.max, Close: h.end}
 	if options&16 != 0 {
 		cfg.Ask = h.ask
@@ -152,11 +160,11 @@ func newHistory(t *testing.T, options byte) *history {
 	}
 	if options&32 != 0 {
 		cfg.Capacity = h.capacity
-		cfg.Watch = func(v *thing, changed func()) { v.changed = changed }
+		cfg.Watch = func(v *thing, changed func(error)) { v.changed = changed }
 	}
-	if options&64 != 0 {
+	if h.beaten {
 		cfg.Check, cfg.CheckAfter = h.check, time.Duration(options&1)*2*time.Second
-		cfg.Beat, cfg.BeatEvery = h.check, 7*time.Second
+		cfg.Beat, cfg.BeatEvery = h.beat, 7*time.Second
 		cfg.MaxIdle, cfg.MaxLife = time.Minute, 5*time.Minute
 	}
 	h.p = pool.New(cfg)
@@ -228,6 +236,7 @@ func (h *history) open(ctx context.Context) (*thing, error) {
 		return nil, errNo
 	}
 	v.born = time.Now()
+	v.proved = v.born
 	h.things = append(h.things, v)
 	return v, nil
 }
@@ -253,7 +262,7 @@ func (h *history) capacity(v *thing) int {
 	return v.capacity
 }
 
-// check is Check and Beat. It takes a while.
+// check is Check. It takes a while.
 func (h *history) check(ctx context.Context, v *thing) error {
 	h.mu.Lock()
 	if v.asked || v.ended || v.leases > 0 {
@@ -273,7 +282,19 @@ func (h *history) check(ctx context.Context, v *thing) error {
 	if v.broken {
 		return errNo
 	}
+	if ctx.Err() == nil {
+		v.proved, v.hasPassed = time.Now(), true
+	}
 	return ctx.Err()
+}
+
+// beat is Beat, which alone ends a doubt.
+func (h *history) beat(ctx context.Context, v *thing) error {
+	err := h.check(ctx, v)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v.doubted = v.doubted && err != nil
+	return err
 }
 
 // get begins a Get, which ends by itself after timeout if that is not zero.
@@ -300,14 +321,49 @@ func (h *history) get(timeout time.Duration) {
 			}
 			return
 		}
-		v := l.Value()
-		if v.leases++; v.leases > v.capacity || v.ended || v.generation != h.resets {
-			h.t.Errorf("lent after %d resets: %+v", h.resets, v)
-		}
-		g.lease = l
 		h.served = append(h.served, g)
-		h.leases = append(h.leases, g)
+		h.lent(g, l)
 	})
+}
+
+// lent notes that g has the lease l.
+func (h *history) lent(g *call, l pool.Lease[*thing]) {
+	v := l.Value()
+	if v.leases++; v.leases > v.capacity || v.ended || v.doubted || v.generation != h.resets {
+		h.t.Errorf("lent after %d resets: %+v", h.resets, v)
+	}
+	// What was handed over as it was put back has no date of its own.
+	if v.leases == 1 && (v.hasPassed || time.Since(v.proved) >= 2*coarse) {
+		g.proved = v.proved
+	}
+	g.lease = l
+	h.leases = append(h.leases, g)
+}
+
+// try leases what was proved within some time, if it can be had at once.
+func (h *history) try(proved time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l, ok := h.p.TryGet(proved)
+	if !ok {
+		return
+	}
+	if v := l.Value(); v.leases > 0 || v.asked || time.Since(v.proved) > proved || len(h.waiting) > 0 && h.probing == 0 {
+		h.t.Errorf("lent before %d who wait, if proved within %v: %+v", len(h.waiting), proved, v)
+	}
+	h.lent(new(call), l)
+}
+
+// doubt lets whoever has a lease doubt what is idle.
+func (h *history) doubt(g *call) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, v := range h.things {
+		if v.leases == 0 && h.beaten && !g.proved.IsZero() && !v.proved.After(g.proved.Add(-coarse)) {
+			v.doubted = true
+		}
+	}
+	g.lease.Doubt()
 }
 
 // giveBack ends the lease of g by one of the two.
@@ -318,6 +374,7 @@ func (h *history) giveBack(g *call, broken bool) {
 	v := g.lease.Value()
 	v.leases--
 	v.discarded = v.discarded || broken
+	v.proved, v.hasPassed = time.Now(), false
 	h.mu.Unlock()
 	if broken {
 		h.all.Go(func() { g.lease.Discard(errNo) })
@@ -352,14 +409,20 @@ func (h *history) step(what, n int) {
 	case 4, 5:
 		answerOne(pick(h, &h.opens, n), what == 4)
 	case 6:
-		h.resize(pick(h, &h.things, n), n%4)
+		h.resize(pick(h, &h.things, n), n%4, n > 8)
 	case 7:
 		h.mu.Lock()
 		h.resets++
 		h.mu.Unlock()
 		h.p.Reset(errNo)
 	case 8:
-		h.p.Reclaim()
+		if n < 8 {
+			h.p.Reclaim()
+		} else if n < 12 {
+			h.try(time.Duration(n-8) * time.Second)
+		} else if g := pick(h, &h.leases, n); g != nil {
+			h.doubt(g)
+		}
 	case 9:
 		if n == 7 {
 			h.close()
@@ -374,6 +437,7 @@ func (h *history) step(what, n int) {
 		answerOne(pick(h, &h.closes, n), true)
 	case 12:
 		if l := pick(h, &h.past, n); l != nil {
+			l.Doubt()
 			l.Put()
 			l.Discard(errNo)
 		}
@@ -392,14 +456,18 @@ func answerOne(a *answer, yes bool) {
 	}
 }
 
-func (h *history) resize(v *thing, capacity int) {
+func (h *history) resize(v *thing, capacity int, because bool) {
 	if v == nil || v.changed == nil {
 		return
 	}
 	h.mu.Lock()
 	v.capacity = capacity
 	h.mu.Unlock()
-	v.changed()
+	if because {
+		v.changed(errNo)
+	} else {
+		v.changed(nil)
+	}
 }
 
 func (h *history) close() {
@@ -432,7 +500,7 @@ func (h *history) run(program []byte) {
 		things, leases := slices.Clone(h.things), slices.Clone(h.leases)
 		h.mu.Unlock()
 		for _, v := range things {
-			h.resize(v, 1)
+			h.resize(v, 1, false)
 		}
 		for _, g := range leases {
 			h.giveBack(g, false)

@@ -38,6 +38,14 @@ func (g *Group[K, T]) Get(ctx context.Context, key K) (Lease[T], error) {
 	}
 }
 
+// TryGet leases a value of the key's pool, as Pool.TryGet does, if there is a pool.
+func (g *Group[K, T]) TryGet(key K, proved time.Duration) (l Lease[T], ok bool) {
+	if p, there := g.pools.Load(key); there {
+		return p.(*Pool[T]).TryGet(proved)
+	}
+	return l, false
+}
+
 // Do calls f with a value of the key's pool, as Pool.Do does.
 func (g *Group[K, T]) Do(ctx context.Context, key K, f func(ctx context.Context, v T) error) error {
 	l, err := g.Get(ctx, key)

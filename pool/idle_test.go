@@ -635,7 +635,7 @@ func TestACheckEndsWithTheContextOfItsGet(t *testing.T) {
 
 func TestAPanicInACheckLeavesTheBooksRight(t *testing.T) {
 	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
-		cfg.Max, cfg.CheckAfter = 1, time.Minute
+		cfg.Max, cfg.CheckAfter, cfg.ProbeTimeout = 1, time.Minute, -1
 		cfg.Check = func(context.Context, *jar) error { panic("checked in vain") }
 	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
 		take(t, p).Put()

@@ -27,7 +27,12 @@ type entry[T any] struct {
 	expires   instant // MaxLife, drawn at birth
 	beatEvery instant // BeatEvery, drawn at birth
 	proved    instant // when it last passed a Check or a Beat
+	spent     error   // what Watch was told of its end
 }
+
+// proof returns when e was last known to be good. For one that is lent, that was
+// before the lease.
+func (e *entry[T]) proof() instant { return max(e.rested, e.proved) }
 
 // noGeneration is of values that are condemned.
 const noGeneration = 1<<64 - 1
@@ -60,6 +65,25 @@ func (l Lease[T]) Value() T {
 		panic("pool: Lease.Value after the lease was ended")
 	}
 	return l.slot.entry.value
+}
+
+// Doubt says that an answer of the value's was due and has not come, though nothing
+// has failed: what swallowed it may swallow the answers of others. Those idle values
+// that were known to be good no later than this one was before its lease are asked
+// by Beat, at once and before they are lent, as after a Beat that failed; those put
+// back or asked since are not. Without Beat nobody can be asked, and it does nothing.
+// Nor does it after Put or Discard; the lease goes on until then.
+func (l Lease[T]) Doubt() {
+	if l.slot == nil {
+		return
+	}
+	e := l.slot.entry
+	p := e.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if l.slot.turn == l.turn {
+		p.doubtUntilLocked(e.proof() + 1)
+	}
 }
 
 // Put gives the value back, as good as it was. It does not block.

@@ -224,7 +224,7 @@ func TestAValueThatTakesNoMoreLeasesDoesNotHideAFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var capacity, opened atomic.Int32
 		capacity.Store(1)
-		var changed func()
+		var changed func(error)
 		p := pool.New(pool.Config[int]{
 			Open: func(context.Context) (int, error) {
 				if opened.Add(1) > 1 {
@@ -233,14 +233,14 @@ func TestAValueThatTakesNoMoreLeasesDoesNotHideAFailure(t *testing.T) {
 				return 1, nil
 			},
 			Capacity: func(int) int { return int(capacity.Load()) },
-			Watch:    func(_ int, c func()) { changed = c },
+			Watch:    func(_ int, c func(error)) { changed = c },
 		})
 		long, err := p.Get(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		capacity.Store(0)
-		changed() // it says goodbye, but what it carries goes on
+		changed(nil) // it says goodbye, but what it carries goes on
 		if _, err := p.Get(within(t, time.Minute)); err != errRefused {
 			t.Errorf("got %v", err)
 		}
@@ -302,6 +302,26 @@ func TestWhatWasTakenAwayIsNotOpenedAgainAtOnce(t *testing.T) {
 		time.Sleep(6 * time.Second)
 		if s := p.Stats(); s.Idle != 2 {
 			t.Errorf("got %+v", s)
+		}
+		p.Close(t.Context())
+	})
+}
+
+// The pool's clock may be older than the date of a Check.
+func TestAValueIsCheckedBeforeEachLoanHoweverFastTheyFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		checks := 0
+		p := pool.New(pool.Config[int]{
+			Open:  func(context.Context) (int, error) { return 1, nil },
+			Check: func(context.Context, int) error { checks++; return nil },
+		})
+		many(t, p, 1)
+		for range 20 {
+			time.Sleep(7 * time.Millisecond)
+			many(t, p, 1)
+		}
+		if checks != 20 {
+			t.Errorf("%d checks before 20 loans", checks)
 		}
 		p.Close(t.Context())
 	})

@@ -159,7 +159,7 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 		e.first.entry, e.first.held.owner = e, &e.first
 		e.gauging = true
 		if p.cfg.Watch != nil {
-			p.cfg.Watch(e.value, func() { p.refresh(e) })
+			p.cfg.Watch(e.value, func(spent error) { p.refresh(e, spent) })
 		}
 		p.gauge(e, 1)
 	} else {
@@ -178,7 +178,9 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 	case err != nil:
 		p.size--
 	case current && e.capacity <= 0:
-		err = fmt.Errorf("pool: a fresh value can carry %d leases", e.capacity)
+		if err = e.spent; err == nil {
+			err = fmt.Errorf("pool: a fresh value can carry %d leases", e.capacity)
+		}
 		e.bear(now)
 		p.expelLocked(e, Spent, err)
 	default:

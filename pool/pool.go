@@ -129,7 +129,7 @@ func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
 		} else if l, ask, err = p.queue(&r); err != nil {
 			return Lease[T]{}, err
 		}
-		if ask == nil || p.prove(&r, l, ask) {
+		if ask.of == nil || p.prove(&r, l, ask) {
 			return l, nil
 		}
 		p.mu.Lock()
@@ -138,6 +138,44 @@ func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
 			return Lease[T]{}, p.gaveUpLocked(&r)
 		}
 	}
+}
+
+// TryGet leases the idle value that was last known to be good, if that was within
+// proved: when it was opened or put back, or passed a Check or a Beat. It never
+// opens, waits or asks: proved stands for CheckAfter, and a value that is doubted
+// is not lent, nor is any before those who wait have theirs. It reports false then,
+// and if the pool is closed.
+func (p *Pool[T]) TryGet(proved time.Duration) (l Lease[T], ok bool) {
+	var taken *taken
+	if p.cfg.LeakAfter > 0 {
+		taken = takenHere()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.freshestLocked(proved)
+	if e == nil {
+		return l, false
+	}
+	l = p.lendLocked(e)
+	if taken != nil {
+		p.holdLocked(l.slot, taken)
+	}
+	return l, true
+}
+
+// freshestLocked returns the idle value that was proved last, nil if that was not
+// within proved or is not enough. While somebody waits there is none.
+func (p *Pool[T]) freshestLocked(proved time.Duration) (freshest *entry[T]) {
+	p.awakeLocked()
+	for _, e := range p.free {
+		switch proof := e.proof(); {
+		case e.leased > 0 || e.probing || p.now >= e.expires:
+		case proof < p.doubt || p.now-proof > proved:
+		case freshest == nil || proof >= freshest.proof():
+			freshest = e
+		}
+	}
+	return freshest
 }
 
 // Do calls f with a leased value, and puts it back if f returns nil or an error
@@ -154,16 +192,16 @@ func (p *Pool[T]) Do(ctx context.Context, f func(ctx context.Context, v T) error
 func (l Lease[T]) do(ctx context.Context, f func(ctx context.Context, v T) error) error {
 	defer l.Discard(errUnfinished) // after Put and Discard it does nothing
 	err := f(ctx, l.Value())
-	if c, ok := err.(*clean); ok {
+	switch {
+	case err == nil:
 		l.Put()
-		return c.error
-	}
-	if err != nil {
+	case IsClean(err):
+		l.Put()
+		return errors.Unwrap(err)
+	default:
 		l.Discard(err)
-		return err
 	}
-	l.Put()
-	return nil
+	return err
 }
 
 // Reset closes all values that were opened so far: the idle ones now, the leased

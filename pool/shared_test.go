@@ -17,8 +17,8 @@ type shared struct {
 	*works
 	capacity atomic.Int64 // of every item
 
-	mu      sync.Mutex // guards changed
-	changed []func()   // of each item: what Watch was told
+	mu      sync.Mutex    // guards changed
+	changed []func(error) // of each item: what Watch was told
 }
 
 // inSharedBubble is inBubble with items that carry n leases, until resize.
@@ -28,7 +28,7 @@ func inSharedBubble(t *testing.T, n int, f func(t *testing.T, w *shared)) {
 		s := &shared{works: w}
 		s.capacity.Store(int64(n))
 		w.Capacity = func(*item) int { return int(s.capacity.Load()) }
-		w.Watch = func(_ *item, changed func()) {
+		w.Watch = func(_ *item, changed func(error)) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.changed = append(s.changed, changed)
@@ -43,7 +43,7 @@ func (s *shared) resize(n int) {
 	told := s.changed
 	s.mu.Unlock()
 	for _, changed := range told {
-		changed()
+		changed(nil)
 	}
 }
 
@@ -185,11 +185,11 @@ func TestAFreshValueWithoutCapacityIsAFailureThatSaysSo(t *testing.T) {
 func TestWatchMayCallChangedAtOnce(t *testing.T) {
 	inSharedBubble(t, 1, func(t *testing.T, w *shared) {
 		w.Max = 1
-		w.Watch = func(_ *item, changed func()) {
-			changed()
+		w.Watch = func(_ *item, changed func(error)) {
+			changed(nil)
 			w.capacity.Store(3)
-			changed()
-			go changed()
+			changed(nil)
+			go changed(nil)
 		}
 		w.start()
 		leases := w.obtain(t, 3)

@@ -43,7 +43,7 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 // beatDueLocked returns when e is to be asked whether it is still good: at once
 // if a Beat has failed since it was known to be.
 func (p *Pool[T]) beatDueLocked(e *entry[T]) instant {
-	if proved := max(e.rested, e.proved); proved >= p.doubt {
+	if proved := e.proof(); proved >= p.doubt {
 		return after(proved, e.beatEvery)
 	}
 	return p.doubt
@@ -120,12 +120,27 @@ func (p *Pool[T]) judgeLocked(e *entry[T], now instant, err error) {
 		e.proved = now
 	case e.generation != p.generation: // the Beat was ended, by Reset or Close
 	default:
-		// It is no news if e was doubted already: then the others are being asked.
-		if reason == Failed && max(e.rested, e.proved) >= p.doubt {
-			p.doubt, p.wary = now, true
-		}
+		p.blameLocked(e, now, reason)
 		e.condemnLocked(reason, err)
 	}
+}
+
+// blameLocked doubts the others because e has failed. It is no news if e was
+// doubted already: then they are being asked.
+func (p *Pool[T]) blameLocked(e *entry[T], now instant, reason Reason) {
+	if reason == Failed && e.proof() >= p.doubt {
+		p.doubtUntilLocked(now)
+	}
+}
+
+// doubtUntilLocked lets those idle values be asked at once, and before they are
+// lent, that were proved before then.
+func (p *Pool[T]) doubtUntilLocked(then instant) {
+	if p.cfg.Beat == nil || then <= p.doubt {
+		return
+	}
+	p.doubt = then
+	p.armLocked(then)
 }
 
 // reasonOf is what an error of a Check or a Beat is told as.

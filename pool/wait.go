@@ -36,10 +36,10 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	switch {
 	case p.gone:
 		p.mu.Unlock()
-		return l, nil, errGone
+		return l, ask, errGone
 	case p.shut:
 		p.mu.Unlock()
-		return l, nil, ErrClosed
+		return l, ask, ErrClosed
 	}
 	w := p.joinLocked(r)
 	p.openLocked()
@@ -64,7 +64,7 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	p.waitTime.Add(int64(took))
 	l, ask = w.lease, w.ask
 	w.since.Store(0)
-	w.ctx, w.taken, w.lease.slot, w.ask, w.err = nil, nil, nil, nil, nil
+	w.ctx, w.taken, w.lease.slot, w.ask, w.err = nil, nil, nil, probe[T]{}, nil
 	p.spare.Put(w)
 	if p.cfg.Observe != nil {
 		p.observe(Event{Kind: Waited, Took: took, Err: err})
@@ -118,12 +118,8 @@ func (p *Pool[T]) giveUp(w *waiter[T], r *request) {
 func (p *Pool[T]) passOn(w *waiter[T], r *request) error {
 	p.mu.Lock()
 	defer p.unlock()
-	e := w.lease.slot.entry
-	e.probing = false
-	rested := e.rested
-	p.endLeaseLocked(w.lease.slot)
-	e.rested = rested // as if nothing had been
-	p.settleLocked(e)
+	w.lease.slot.entry.probing = false
+	p.withdrawLocked(w.lease)
 	return p.gaveUpLocked(r)
 }
 

@@ -2,6 +2,7 @@ package conns
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -14,8 +15,13 @@ import (
 	"github.com/natwise/natwise/pool"
 )
 
-// errSpoke says that a server said something that nobody had asked for.
-var errSpoke = errors.New("conns: the server spoke unasked")
+var (
+	// errSpoke says that a server said something that nobody had asked for.
+	errSpoke = errors.New("conns: the server spoke unasked")
+
+	// errSuspect says that nothing comes back from the far end, not even an ACK.
+	errSuspect = errors.New("conns: what was sent on it is not acknowledged")
+)
 
 // A conn is a pooled connection: what is used, and the flow below it.
 type conn struct {
@@ -25,8 +31,13 @@ type conn struct {
 }
 
 // park ends the turn, if there is one, and offers the port to the ledger.
-func (c *conn) park() error {
-	if _, parked := c.flow.Parked(); !parked && !c.flow.Park(c.turn) {
+func (c *conn) park() error { return c.offer((*dialer.Conn).Park) }
+
+// parkAgain is park after a turn in which the connection was only asked.
+func (c *conn) parkAgain() error { return c.offer((*dialer.Conn).ParkAgain) }
+
+func (c *conn) offer(park func(*dialer.Conn, keepalive.Turn) bool) error {
+	if _, parked := c.flow.Parked(); !parked && !park(c.flow, c.turn) {
 		return net.ErrClosed
 	}
 	return nil
@@ -53,13 +64,47 @@ func (c *conn) look() error {
 	unread, err := c.flow.Peek()
 	switch {
 	case err != nil:
-		return err
+		return c.verdict(err)
+	case c.flow.Suspect():
+		return errSuspect
 	case c.Conn != net.Conn(c.flow):
 		return c.listen(unread > 0)
 	case unread > 0:
 		return errSpoke
 	}
 	return nil
+}
+
+// verdict says why the connection has ended, if more can be known of that than err,
+// which Peek said. To ask takes away what is known: a connection that is lent is
+// asked by its user, unless it is closed.
+func (c *conn) verdict(err error) error {
+	if !errors.Is(err, keepalive.ErrEnded) && !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	if _, why := c.flow.Read(make([]byte, 1)); fatal(why) {
+		return why
+	}
+	return err
+}
+
+// fatal reports whether err says that packets of a connection vanish, which those
+// of others may do too.
+func fatal(err error) bool {
+	f := keepalive.FaultOf(err)
+	return f == keepalive.Blackhole || f == keepalive.Unreachable
+}
+
+// ended says why the connection has ended, which was seen while nobody looked.
+func (c *conn) ended() error {
+	_, err := c.flow.Peek()
+	if _, parked := c.flow.Parked(); parked || c.flow.Closed() {
+		err = c.verdict(err)
+	}
+	if err == nil || fatal(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", pool.Spent, err) // which says nothing of the others
 }
 
 // listen is look through TLS, which may have read ahead what the server said, and
@@ -106,6 +151,9 @@ type Conn struct {
 	busy  atomic.Int32          // Reads and Writes under way
 	fault atomic.Pointer[error] // the first one, after which it cannot go back
 	dated atomic.Bool           // it has a deadline
+
+	due       atomic.Bool // something was written since something was read
+	calledOff atomic.Bool // nobody waits for the answer any more
 }
 
 var (
@@ -130,7 +178,7 @@ func (c *Conn) Put() {
 		return
 	}
 	if err := c.clean(); err != nil {
-		c.lease.Discard(err)
+		c.discard(err)
 		return
 	}
 	c.lease.Put()
@@ -152,17 +200,46 @@ func (c *Conn) clean() error {
 	return c.conn.park()
 }
 
-// Close ends the connection, unless it was put back.
-func (c *Conn) Close() error {
+// Close ends the connection, unless it was put back. If its deadline has passed
+// while an answer was due, although all that was written is acknowledged, or if it
+// has died on the way, the idle ones are doubted too: Config.Beat asks those that
+// have proved nothing since.
+func (c *Conn) Close() error { return c.close(errAbandoned) }
+
+// close is Close for a cause, unless there was a fault before.
+func (c *Conn) close(cause error) error {
 	if c.done.Swap(true) {
 		return net.ErrClosed
 	}
-	cause := errAbandoned
 	if fault := c.fault.Load(); fault != nil {
 		cause = *fault
 	}
-	c.lease.Discard(cause)
+	c.discard(cause)
 	return nil
+}
+
+func (c *Conn) discard(cause error) {
+	switch {
+	case c.unanswered(cause):
+		c.lease.Doubt()
+	case c.calledOff.Load() && c.due.Load():
+		c.conn.flow.Asked()
+	}
+	c.lease.Discard(cause)
+}
+
+// unanswered reports whether a cause to end the connection is evidence against
+// others. That a deadline has passed is none if the kernel still waits for an ACK,
+// which is its own affair, or has an answer that only came late.
+func (c *Conn) unanswered(cause error) bool {
+	if fatal(cause) {
+		return true
+	}
+	if keepalive.FaultOf(cause) != keepalive.Deadline || !c.due.Load() || c.calledOff.Load() {
+		return false
+	}
+	info, err := c.conn.flow.Info()
+	return err == nil && info.Unacked == 0 && info.Unread == 0
 }
 
 // use reports whether the connection is still its user's. If so, who asked says
@@ -183,11 +260,19 @@ func (c *Conn) used(err error) {
 	c.busy.Add(-1)
 }
 
+// expect notes whether an answer is due, if something has moved.
+func (c *Conn) expect(moved, due bool) {
+	if moved && c.due.Load() != due {
+		c.due.Store(due)
+	}
+}
+
 func (c *Conn) Read(b []byte) (n int, err error) {
 	if !c.use() {
 		return 0, c.gone("read")
 	}
 	n, err = c.conn.Read(b)
+	c.expect(n > 0, false)
 	c.used(err)
 	return n, err
 }
@@ -197,6 +282,7 @@ func (c *Conn) Write(b []byte) (n int, err error) {
 		return 0, c.gone("write")
 	}
 	n, err = c.conn.Write(b)
+	c.expect(n > 0, true)
 	c.used(err)
 	return n, err
 }
@@ -208,6 +294,7 @@ func (c *Conn) ReadFrom(r io.Reader) (n int64, err error) {
 		return 0, c.gone("write")
 	}
 	n, err = io.Copy(c.conn.Conn, r)
+	c.expect(n > 0, true)
 	c.used(err)
 	return n, err
 }
@@ -219,6 +306,7 @@ func (c *Conn) WriteTo(w io.Writer) (n int64, err error) {
 		return 0, c.gone("read")
 	}
 	n, err = io.Copy(w, c.conn.Conn)
+	c.expect(n > 0, false)
 	over := err
 	if over == nil {
 		over = io.EOF

@@ -417,6 +417,27 @@ func TestSomebodyElseMayHaveThePortOfAnIdleConnection(t *testing.T) {
 	})
 }
 
+func TestWhatIsOnlyBeatenIsIdleAllTheSame(t *testing.T) {
+	onStage(t, 2, func(t *testing.T, s *stage) {
+		s.ledger.MaxWait = -1
+		s.start(conns.Config{Beat: func(_ context.Context, c net.Conn) error { return talk(c, "PING") }, BeatEvery: 5 * time.Second})
+		idle := s.get()
+		idle.Put()
+		other := s.stranger()
+		start := time.Now()
+		for range 2 {
+			c, err := other.DialContext(lasting(t, 10*time.Minute), "tcp", here)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+		if took := time.Since(start); took > time.Minute || !flow(idle).Closed() {
+			t.Errorf("the second dial took %v, and the idle one is closed: %t", took, flow(idle).Closed())
+		}
+	})
+}
+
 func TestAGetAfterARetirementFindsAnother(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
 		s.start(conns.Config{})

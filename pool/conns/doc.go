@@ -22,5 +22,15 @@
 // Idle connections are parked: they are kept known to the path, and the ledger
 // may end them for somebody else who waits for a port.
 //
-// conns never repeats an exchange: whether that is safe, only its user knows.
+// What keeps silent is doubted. A connection whose bytes are not acknowledged is not
+// lent. One that has died on the way, or on which an answer has not come by its
+// user's deadline though all was acknowledged, as a middlebox that lies would have
+// it, throws doubt on the others: Config.Beat asks those that have proved nothing
+// since.
+//
+// Pool.Do is Get, an exchange and Put or Close, with a context that ends the
+// exchange. Pool.Hedge is that for an exchange that may happen twice: if its
+// connection falls silent while another has just answered, it happens there too.
+// Otherwise conns never repeats an exchange: whether that is safe, only its user
+// knows.
 package conns

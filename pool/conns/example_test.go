@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"net"
+	"time"
 
 	"github.com/natwise/natwise/pool/conns"
 )
@@ -25,6 +26,39 @@ func serveLines(ln net.Listener) {
 			}
 		}()
 	}
+}
+
+func ExamplePool_Hedge() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	go serveLines(ln)
+
+	p := conns.New(nil, conns.Config{})
+	defer p.Close(context.Background())
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+
+	// Two runs may overlap: each sends its answer, and one is enough.
+	answers := make(chan string, 2)
+	err = p.Hedge(ctx, "tcp", ln.Addr().String(), func(ctx context.Context, c *conns.Conn) error {
+		fmt.Fprintln(c, "carol")
+		answer, err := bufio.NewReader(c).ReadString('\n')
+		if err == nil {
+			answers <- answer
+		}
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(<-answers)
+	// Output:
+	// somebody connects
+	// hello, carol
 }
 
 func ExamplePool() {

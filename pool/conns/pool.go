@@ -30,10 +30,11 @@ type Config struct {
 	// tls.Conn's can. Its context ends after OpenTimeout.
 	Hello func(ctx context.Context, c net.Conn) (net.Conn, error)
 
-	// Beat asks an idle connection whether its far end is alive, every BeatEvery:
-	// a PING and its answer. It must leave nothing unread, and heed its context,
-	// which has a deadline. A FIN or a RST ends an idle connection without it: at
-	// once where keepalive.Watcher can watch, else within 10 s.
+	// Beat asks an idle connection whether its far end is alive, every BeatEvery and
+	// when it is doubted because of another one: a PING and its answer. It must leave
+	// nothing unread, and heed its context, which has a deadline. A FIN or a RST ends
+	// an idle connection without it: at once where keepalive.Watcher can watch, else
+	// within 10 s.
 	Beat      func(ctx context.Context, c net.Conn) error
 	BeatEvery time.Duration
 
@@ -183,7 +184,7 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 			return &permit{p, k, r}, nil
 		},
 		Close:        func(c *conn, _ error) { c.close() },
-		Watch:        func(c *conn, ended func()) { p.watcher.Watch(c.flow.Conn, ended) },
+		Watch:        func(c *conn, ended func(error)) { p.watcher.Watch(c.flow.Conn, func() { ended(c.ended()) }) },
 		Check:        func(_ context.Context, c *conn) error { return reason(c.check()) },
 		Beat:         func(ctx context.Context, c *conn) error { return reason(p.beat(ctx, c)) },
 		BeatEvery:    p.cfg.BeatEvery,
@@ -238,7 +239,7 @@ func (p *Pool) beat(ctx context.Context, c *conn) error {
 	if err := c.look(); err != nil {
 		return err
 	}
-	return c.park()
+	return c.parkAgain()
 }
 
 // A permit is a port that is reserved for one connection.
