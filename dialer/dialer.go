@@ -366,6 +366,19 @@ func (d *Dialer) MaxConns() int {
 	return limit - reserve(limit, 1)
 }
 
+// MaxIdle is how long a connection may be idle before it is closed, so that its path
+// never forgets it: where keepalive probes do not keep it known, because they are
+// off, the path counts only bytes or requests, or the process may be frozen. Zero:
+// there is no such limit.
+func (d *Dialer) MaxIdle() time.Duration {
+	path := d.Path()
+	plan := d.Plan.Over(keepalive.For(path))
+	if path.Counts == netpath.Segments && plan.Idle > 0 && !path.Freezes {
+		return 0
+	}
+	return plan.MaxSilence()
+}
+
 func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.Conn, error) {
 	if t := d.timeout(); t > 0 {
 		var cancel context.CancelFunc

@@ -78,12 +78,10 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 	tr.DialContext = dialFor(tr, d)
 	limitIdle(tr, d.MaxConns())
 
-	plan := d.Plan.Over(keepalive.For(path))
-	if keptByProbes := path.Counts == netpath.Segments && plan.Idle > 0 && !path.Freezes; !keptByProbes {
-		if limit := plan.MaxSilence(); limit > 0 && (tr.IdleConnTimeout == 0 || tr.IdleConnTimeout > limit) {
-			tr.IdleConnTimeout = limit
-		}
+	if limit := d.MaxIdle(); limit > 0 && (tr.IdleConnTimeout == 0 || tr.IdleConnTimeout > limit) {
+		tr.IdleConnTimeout = limit
 	}
+	plan := d.Plan.Over(keepalive.For(path))
 	if tr.HTTP2 == nil && plan.Idle > 0 {
 		ping := plan.Idle
 		if path.Counts == netpath.Segments {

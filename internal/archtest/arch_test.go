@@ -25,7 +25,7 @@ var rooms = map[string][]string{
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath"},
 	"pool":                     {"internal/retry"},
-	"pool/conns":               {"dialer", "keepalive", "pool"},
+	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool"},
 	"internal/leak":            {},
 	"internal/retry":           {},
 	"internal/memnet":          {},

@@ -39,7 +39,8 @@ type hall struct {
 	beaten atomic.Int32
 }
 
-func newHall(t *testing.T, secure bool, plan keepalive.Plan) *hall {
+// newHall adjusts what the pool is made of.
+func newHall(t *testing.T, secure bool, plan keepalive.Plan, adjust ...func(*dialer.Dialer, *conns.Config)) *hall {
 	t.Parallel()
 	path := netpath.Profile{
 		Limits: []netpath.Limit{{Scope: netpath.Destination, N: 32}},
@@ -86,7 +87,11 @@ func newHall(t *testing.T, secure bool, plan keepalive.Plan) *hall {
 	if secure {
 		cfg.TLS = client
 	}
-	h.pool = conns.New(&dialer.Dialer{Ledger: &dialer.Ledger{Path: path, Ramp: -1}, Dial: h.Dial, Plan: plan}, cfg)
+	d := &dialer.Dialer{Ledger: &dialer.Ledger{Path: path, Ramp: -1}, Dial: h.Dial, Plan: plan}
+	for _, a := range adjust {
+		a(d, &cfg)
+	}
+	h.pool = conns.New(d, cfg)
 	t.Cleanup(func() { h.pool.Close(lasting(t, 10*time.Second)) })
 	return h
 }
@@ -219,4 +224,41 @@ func TestAMiddleboxThatLiesIsFoundOutByAMissingAnswer(t *testing.T) {
 		c.Put()
 		t.Logf("all were replaced after %v", time.Since(start))
 	})
+}
+
+func TestAConnectionIdleForTooLongTeachesBeforeItIsClosed(t *testing.T) {
+	for name, secure := range map[string]bool{"plain": false, "TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			learned := make(chan keepalive.Lesson, 8)
+			learner := &keepalive.Learner{Observe: func(l keepalive.Lesson) { learned <- l }}
+			h := newHall(t, secure, keepalive.Plan{}, func(d *dialer.Dialer, cfg *conns.Config) {
+				d.Ledger.Path.Idle = 4 * time.Second // 3 s of silence are allowed
+				d.Learner = learner
+				cfg.MaxIdle = 100 * time.Millisecond
+			})
+			h.idle(2)
+			h.wantClosed(2)
+			for l := range learned {
+				if l.Lo >= 3*time.Second { // shorter ones were natural
+					break
+				}
+			}
+			if lessons := learner.Lessons(); len(lessons) != 1 || lessons[0].Votes > 0 {
+				t.Errorf("learned %+v", lessons)
+			}
+		})
+	}
+}
+
+func TestCloseDoesNotWaitForLessons(t *testing.T) {
+	h := newHall(t, false, keepalive.Plan{}, func(d *dialer.Dialer, cfg *conns.Config) {
+		d.Learner = new(keepalive.Learner)
+		cfg.MaxIdle = 100 * time.Millisecond
+	})
+	h.idle(1)
+	h.wantClosed(1)
+	start := time.Now()
+	if err := h.pool.Close(lasting(t, 10*time.Second)); err != nil || time.Since(start) > 5*time.Second {
+		t.Errorf("after %v: %v", time.Since(start), err)
+	}
 }

@@ -9,10 +9,12 @@ import (
 	"iter"
 	"net"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
 	"github.com/natwise/natwise/pool"
 )
 
@@ -39,7 +41,12 @@ type Config struct {
 	BeatEvery time.Duration
 
 	// Max, MinIdle, MaxIdle and MaxLife are those of pool.Config, for each
-	// address. Max zero: as many as the ledger has ports for.
+	// address. Max zero: as many as the ledger has ports for. MaxIdle is never more
+	// than dialer.Dialer.MaxIdle, unless Beat keeps the path.
+	//
+	// Where the dialer has a Learner, and there is a Beat, a connection that ends by
+	// MaxIdle or MaxLife may teach it (dialer.Conn.Teach): it stays open in silence
+	// for some minutes, one at a time for each address, unless its port is needed.
 	Max     int
 	MinIdle int
 	MaxIdle time.Duration
@@ -58,7 +65,7 @@ type Config struct {
 
 // Validate returns what is wrong with c, by field and value: New panics with it.
 func (c Config) Validate() error {
-	return (&Pool{dialer: new(dialer.Dialer), cfg: c}).config(key{}).Validate()
+	return (&Pool{dialer: &dialer.Dialer{Ledger: new(dialer.Ledger)}, cfg: c}).config(key{}).Validate()
 }
 
 // lookEvery is how often idle connections are looked at where nobody watches them
@@ -76,6 +83,10 @@ type Pool struct {
 	cfg     Config
 	group   pool.Group[key, *conn]
 	watcher keepalive.Watcher
+
+	lessons sync.WaitGroup  // that connections teach before they are closed
+	life    context.Context // of them
+	close   context.CancelFunc
 }
 
 type key struct{ network, address string }
@@ -91,6 +102,7 @@ func New(d *dialer.Dialer, cfg Config) *Pool {
 		d = new(dialer.Dialer)
 	}
 	p := &Pool{dialer: d, cfg: cfg}
+	p.life, p.close = context.WithCancel(context.Background())
 	p.group.New = p.config
 	return p
 }
@@ -171,7 +183,14 @@ func (p *Pool) Reclaim() bool { return p.group.Reclaim() }
 
 // Close closes the pool: idle connections now, the others when their users are
 // done. It waits for those as long as ctx lasts.
-func (p *Pool) Close(ctx context.Context) error { return p.group.Close(ctx) }
+func (p *Pool) Close(ctx context.Context) error {
+	p.close()
+	if err := p.group.Close(ctx); err != nil {
+		return err
+	}
+	p.lessons.Wait() // they have heard
+	return nil
+}
 
 // config is that of the pool for one address.
 func (p *Pool) config(k key) pool.Config[*conn] {
@@ -183,14 +202,14 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 			}
 			return &permit{p, k, r}, nil
 		},
-		Close:        func(c *conn, _ error) { c.close() },
+		Close:        func(c *conn, cause error) { p.end(k, c, cause) },
 		Watch:        func(c *conn, ended func(error)) { p.watcher.Watch(c.flow.Conn, func() { ended(c.ended()) }) },
 		Check:        func(_ context.Context, c *conn) error { return reason(c.check()) },
 		Beat:         func(ctx context.Context, c *conn) error { return reason(p.beat(ctx, c)) },
 		BeatEvery:    p.cfg.BeatEvery,
 		Max:          p.cfg.Max,
 		MinIdle:      p.cfg.MinIdle,
-		MaxIdle:      p.cfg.MaxIdle,
+		MaxIdle:      p.maxIdle(),
 		MaxLife:      p.cfg.MaxLife,
 		OpenTimeout:  p.cfg.OpenTimeout,
 		ProbeTimeout: -1, // Check takes no time, and beat sees to it: a timer would be most of a Get's cost
@@ -208,6 +227,55 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
 	}
 	return cfg
+}
+
+// maxIdle is Config.MaxIdle, or less where the path would forget an idle connection:
+// one that is neither probed nor beaten often enough for it.
+func (p *Pool) maxIdle() time.Duration {
+	limit := p.dialer.MaxIdle()
+	path := p.dialer.Path()
+	beaten := p.cfg.Beat != nil && p.cfg.BeatEvery <= limit && path.Counts != netpath.Requests && !path.Freezes
+	switch {
+	case limit == 0 || beaten:
+		return p.cfg.MaxIdle
+	case p.cfg.MaxIdle > 0:
+		return min(limit, p.cfg.MaxIdle)
+	}
+	return limit
+}
+
+// end closes a connection. One that is in order, but old or idle for too long, may
+// teach the dialer's Learner before.
+func (p *Pool) end(k key, c *conn, cause error) {
+	old := errors.Is(cause, pool.Aged) || errors.Is(cause, pool.Idled) && !errors.Is(cause, keepalive.ErrStale)
+	if !old || p.cfg.Beat == nil || p.dialer.Learner == nil || p.life.Err() != nil {
+		c.close()
+		return
+	}
+	p.lessons.Go(func() {
+		beat := func(c *conn) func(context.Context) error {
+			return func(ctx context.Context) error { return c.until(ctx, p.cfg.Beat) }
+		}
+		c.flow.Teach(p.life, beat(c), func(ctx context.Context) error {
+			another, err := p.dial(ctx, k)
+			if err != nil {
+				return err
+			}
+			defer another.close()
+			return beat(another)(ctx)
+		})
+		c.turn = c.flow.Turn()
+		c.park()
+		c.close()
+	})
+}
+
+func (p *Pool) dial(ctx context.Context, k key) (*conn, error) {
+	r, err := p.dialer.Reserve(ctx, k.network, k.address)
+	if err != nil {
+		return nil, err
+	}
+	return (&permit{p, k, r}).Open(ctx)
 }
 
 // reason tells what says nothing of other connections from what may.
