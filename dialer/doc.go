@@ -15,6 +15,11 @@
 // http.Transport.DialContext, the DialFunc of pgx and of go-sql-driver/mysql,
 // go-redis' Options.Dialer, gRPC's WithContextDialer.
 //
+// A connection whose packets vanish is ended within seconds by evidence, so that its
+// Read and Write return keepalive.ErrBlackhole, whoever uses it; when the whole path
+// is down, it is kept. A suspicion may cost one control connection, from the port
+// that is kept back for those.
+//
 // dialer pools nothing, never retries an address that failed within one dial,
 // and knows no protocol above TCP.
 package dialer

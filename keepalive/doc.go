@@ -10,7 +10,15 @@
 //
 // A [Conn] is a net.Conn that knows for how long it was silent, whether it is
 // lent or parked, and in which way it ended, which decides how long the NAT
-// holds its port.
+// holds its port. A [Watcher] tells at once when an idle one has ended.
+//
+// A [Detector] finds out in seconds that packets vanish though bytes are out, and
+// tells that from a path that is down or a peer that is slow; a dialer.Dialer has
+// each of its connections watched by one. [FaultOf] tells errors of connections apart.
+// A [Learner] finds out how long a path really remembers.
+//
+// Only an answer of the far end's application proves that it is alive: machines on
+// the way acknowledge what they never deliver.
 //
 // keepalive never opens a connection and never retries anything.
 package keepalive
