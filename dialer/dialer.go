@@ -332,15 +332,18 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 // watch makes a Conn of a connection that is there.
 func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
 	l := d.ledger()
-	k := &keeper{dialer: d, target: t, way: c, flow: f, born: time.Now(), local: addrPort(conn.LocalAddr())}
+	k := &keeper{dialer: d, target: t, way: c, flow: f, exempt: len(c.owes) == 0, born: time.Now(), local: addrPort(conn.LocalAddr())}
 	plan := k.plan()
 	kc := keepalive.Watch(conn, plan, k.ended)
 	refused := kc.Follow(plan)
 	if d.Learner != nil {
 		kc.WhenSurvived(func(gap time.Duration) { d.Learner.Survived(k.key(), gap) })
 	}
-	l.detector.Guard(kc, c.dst, k)
+	l.detector.Guard(kc, k.key(), k)
 	l.connected(f, kc)
+	if learned := k.plan(); learned != plan {
+		kc.Follow(learned) // just now
+	}
 	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused}))
 	return &Conn{kc, l, f, k}
 }

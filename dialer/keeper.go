@@ -16,6 +16,7 @@ type keeper struct {
 	target target
 	way    candidate
 	flow   *flow
+	exempt bool // nobody counts its hold
 	born   time.Time
 	local  netip.AddrPort
 }
@@ -27,8 +28,8 @@ var _ keepalive.Owner = (*keeper)(nil)
 func (k *keeper) plan() keepalive.Plan {
 	d := k.dialer
 	plan := d.Plan.Over(keepalive.For(d.learner().Path(k.key(), d.Path())))
-	if k.flow.owes == 0 {
-		plan.Linger = 0 // exempt: nobody counts its hold
+	if k.exempt {
+		plan.Linger = 0
 	}
 	return plan
 }
@@ -63,9 +64,19 @@ func (k *keeper) Suspected(suspect bool, silence time.Duration) {
 	k.dialer.observe(k.event(Event{Kind: kind, Took: silence}))
 }
 
-// Forgotten lets the Learner know.
+// Forgotten and Remembered let the Learner know. A peer that died with its probes
+// unanswered looks the same as a path that forgets. Two of them may shorten the plan
+// for nothing; it does not go on like that from there.
 func (k *keeper) Forgotten(silence time.Duration) {
-	k.died(time.Now().Add(-silence), silence)
+	if silence < k.dialer.Path().Idle/16 {
+		return
+	}
+	plan := k.plan()
+	k.died(time.Now().Add(-silence-time.Duration(plan.Count)*plan.Interval), silence)
+}
+
+func (k *keeper) Remembered(silence time.Duration) {
+	k.dialer.learner().Probed(k.key(), silence)
 }
 
 // died lets the Learner know that a silence was not survived. If less will do from
@@ -74,10 +85,8 @@ func (k *keeper) died(began time.Time, silence time.Duration) {
 	if !k.dialer.learner().Died(k.key(), began, silence) {
 		return
 	}
-	for _, o := range k.dialer.ledger().detector.Owners(k.way.dst) {
-		if other := o.(*keeper); other.key() == k.key() {
-			other.replan()
-		}
+	for _, o := range k.dialer.ledger().detector.Owners(k.key()) {
+		o.(*keeper).replan()
 	}
 }
 

@@ -40,14 +40,17 @@ const (
 // whoever needs it. The caller closes c.
 func (c *Conn) Teach(ctx context.Context, ask, askAnother func(context.Context) error) {
 	k := c.keeper
-	gap := k.toLearn()
-	if gap == 0 || !k.school(true) {
+	if k.dialer.Learner == nil || !k.begins() {
 		return
 	}
-	defer k.school(false)
+	defer k.ends()
+	gap := k.toLearn()
+	if gap == 0 {
+		return
+	}
 	silent := k.plan()
 	silent.Idle, silent.Forgets = -1, -1
-	if _, err := c.Unpark(); err != nil || c.Follow(silent) != nil || ask(ctx) != nil || !sleep(ctx, settling) {
+	if _, err := c.Unpark(); err != nil || c.Follow(silent) != nil || c.asks(ctx, ask) != nil || !sleep(ctx, settling) {
 		return
 	}
 	if !c.Park(c.Turn()) {
@@ -80,7 +83,8 @@ func (k *keeper) learn(ctx context.Context, c *Conn, began time.Time, ask, askAn
 	gap := time.Since(began)
 	if _, err := c.Peek(); err != nil {
 		if errors.Is(err, io.EOF) {
-			k.dialer.Learner.Closed(k.key(), gap)
+			i, _ := c.Info()
+			k.dialer.Learner.Closed(k.key(), gap-i.LastAck) // when it came
 		} else if errors.Is(err, keepalive.ErrEnded) {
 			k.died(began, gap) // by RST: there were no probes
 		}
@@ -89,29 +93,35 @@ func (k *keeper) learn(ctx context.Context, c *Conn, began time.Time, ask, askAn
 	if c.Gap() == 0 {
 		return // something has crossed the path: nobody knows
 	}
-	patience := leastAnswer
-	if i, err := c.Info(); err == nil {
-		patience = max(patience, 4*i.RTO)
+	began = time.Now()
+	if c.asks(ctx, ask) == nil || ctx.Err() != nil || c.Gap() == 0 {
+		return // what was read has told the Learner, if it was no answer
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	if ask(limited) == nil || ctx.Err() != nil {
-		return // what was read has told the Learner
+	if i, err := c.Info(); err == nil && i.LastAck < time.Since(began) {
+		return // it is known to the path: only the answer takes its time
 	}
 	another, cancel := context.WithTimeout(WithControl(ctx), defaultTimeout)
 	defer cancel()
 	if askAnother(another) == nil {
-		k.died(began, gap)
+		k.died(began.Add(-gap), gap)
 		c.GiveUp(&keepalive.BlackholeError{Evidence: keepalive.Control, Silence: gap})
 	}
+}
+
+// asks asks c, and gives it as long as an answer may take.
+func (c *Conn) asks(ctx context.Context, ask func(context.Context) error) error {
+	patience := leastAnswer
+	if i, err := c.Info(); err == nil {
+		patience = max(patience, 4*i.RTO)
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return ask(ctx)
 }
 
 // toLearn is the silence of which the Learner would like to know whether the path
 // survives it. Zero: none.
 func (k *keeper) toLearn() time.Duration {
-	if k.dialer.Learner == nil {
-		return 0
-	}
 	path := k.dialer.Path()
 	most := keepalive.For(path).MaxSilence()
 	if most == 0 {
@@ -123,22 +133,24 @@ func (k *keeper) toLearn() time.Duration {
 	return 0
 }
 
-// school begins or ends a lesson. Only one is held at a time for each path.
-func (k *keeper) school(begin bool) bool {
+// begins reports whether a lesson may begin: one is held at a time for each path.
+func (k *keeper) begins() bool {
 	l := k.dialer.ledger()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := k.key()
-	if !begin {
-		delete(l.taught, key)
-		return true
-	}
-	if _, held := l.taught[key]; held {
+	if _, held := l.taught[k.key()]; held {
 		return false
 	}
 	if l.taught == nil {
 		l.taught = make(map[netpath.Key]struct{})
 	}
-	l.taught[key] = struct{}{}
+	l.taught[k.key()] = struct{}{}
 	return true
+}
+
+func (k *keeper) ends() {
+	l := k.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.taught, k.key())
 }

@@ -24,18 +24,27 @@ func (s *census) join(c *dialer.Conn) {
 	if s.active == nil {
 		s.active = make(map[*dialer.Conn]int)
 	}
-	s.active[c]++
+	if s.active[c]++; s.active[c] > 1 {
+		return
+	}
+	for old := range s.active { // there is somebody who never closes bodies
+		if old.Closed() {
+			delete(s.active, old)
+		}
+	}
 }
 
-// leave reports whether c carries no exchange any more.
-func (s *census) leave(c *dialer.Conn) (last bool) {
+// leave counts an exchange on c out. If c is of no use any more and carries none, it
+// is retired: what somebody writes on it who comes now is refused, and so can be
+// repeated.
+func (s *census) leave(c *dialer.Conn, useless bool) (retired bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.active[c]--; s.active[c] > 0 {
 		return false
 	}
 	delete(s.active, c)
-	return true
+	return useless && c.Conn.Park(c.Turn()) && c.Retire()
 }
 
 // settle counts the exchange of t out: now, or when its answer has been read. Where
@@ -47,22 +56,35 @@ func (s *census) settle(req *http.Request, t *ticket, resp *http.Response, err e
 	t.mu.Unlock()
 	switch {
 	case a.shared == nil:
-	case err == nil:
-		resp.Body = &stream{ReadCloser: resp.Body, over: sync.OnceFunc(func() { s.leave(a.shared) })}
-	case s.leave(a.shared) && errors.Is(req.Context().Err(), context.DeadlineExceeded) && a.silent():
-		a.shared.Asked() // a late answer would meet nobody
-		a.shared.Close()
+	case err != nil:
+		missed := errors.Is(req.Context().Err(), context.DeadlineExceeded) && a.silent()
+		if s.leave(a.shared, missed) {
+			a.shared.Asked() // a late answer would meet nobody
+			a.shared.Close()
+		}
+	case req.Method == http.MethodHead || resp.ContentLength == 0:
+		s.leave(a.shared, false)
+	default:
+		resp.Body = &stream{ReadCloser: resp.Body, over: sync.OnceFunc(func() { s.leave(a.shared, false) })}
 	}
 	return resp, err
 }
 
+const (
+	// leastSilence is how long an answer may take on a path that is in order.
+	leastSilence = time.Second
+
+	kernelTick = 10 * time.Millisecond // how coarse the kernel's times are, at 100 Hz
+)
+
 // silent reports whether nothing has come on the connection since the attempt began,
-// though the kernel does not wait for anything: a machine on the way may have
-// acknowledged what it threw away.
+// and that for long, though nothing has to be sent again: a machine on the way may
+// acknowledge what it throws away.
 func (a attempt) silent() bool {
-	const tick = 10 * time.Millisecond // of the kernel's clock, at 100 Hz
 	info, err := a.shared.Info()
-	return err == nil && info.LastProof+tick >= time.Since(a.began) && info.Retransmits == 0 && !a.shared.Suspect()
+	waited := time.Since(a.began)
+	return err == nil && waited >= max(leastSilence, 3*info.RTO) && info.LastProof+kernelTick >= waited &&
+		info.Retransmits == 0 && !a.shared.Suspect()
 }
 
 // A stream is a body that says when it is over.

@@ -3,6 +3,7 @@ package httpx
 import (
 	"net/http"
 	"net/http/httptrace"
+	"strings"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
@@ -37,11 +38,20 @@ func (t *ticket) mayRepeat(req *http.Request, err error) bool {
 	if a.kept == nil || a.answered || req.Context().Err() != nil {
 		return false
 	}
+	if !died(err) {
+		return false
+	}
+	return a.kept.BytesWritten() == a.written || idempotent(req)
+}
+
+// died reports whether err says that the connection did.
+func died(err error) bool {
 	switch keepalive.FaultOf(err) {
 	case keepalive.Blackhole, keepalive.Unreachable, keepalive.Reset, keepalive.Finished, keepalive.Shut:
-		return a.kept.BytesWritten() == a.written || idempotent(req)
+		return true
 	}
-	return false
+	// net/http has no value for a ping without an answer.
+	return strings.Contains(err.Error(), "http2: client connection lost")
 }
 
 // idempotent is what net/http takes for it.

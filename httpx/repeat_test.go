@@ -219,7 +219,7 @@ func TestWhatWasNeverWrittenIsRepeatedIfItsBodyCanBeHadAgain(t *testing.T) {
 // miss asks for an answer that does not come in time.
 func (m *mortal) miss(t *testing.T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 1100*time.Millisecond) // longer than an answer takes in order
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, "GET", m.URL+"/silent", nil)
 	if err != nil {

@@ -161,7 +161,7 @@ func (t *ticket) got(info httptrace.GotConnInfo) {
 	t.conn, t.turn, t.try = conn, turn, try
 	t.mu.Unlock()
 	if left != nil {
-		t.streams.leave(left)
+		t.streams.leave(left, false)
 	}
 	t.close()
 }

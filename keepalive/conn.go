@@ -74,7 +74,7 @@ type life struct {
 	watch atomic.Pointer[watch] // by a Watcher, or nil
 
 	survived func(gap time.Duration) // WhenSurvived's; nil: nobody asks
-	segments [2]int                  // in and out, at the last Park
+	segments atomic.Uint64           // in and out, at the last Park
 	gap      atomic.Int64            // certified when the turn began, and no answer yet
 
 	dead   atomic.Pointer[BlackholeError] // by whatever evidence; nil: it is not
@@ -101,7 +101,7 @@ const (
 	answerDue             // a request is out and its answer is not here
 	soonest               // end by RST if nothing is lost by it; drop what is still written
 	suspect               // a Detector's suspicion
-	left                  // closed by its user, after a Detector
+	left                  // its user has closed it, whoever did before
 )
 
 // A Turn is one loan of a connection, from Unpark to Park. The first is 0.
@@ -243,6 +243,9 @@ func (c *Conn) WriteTo(w io.Writer) (int64, error) {
 	}
 	n, err := wt.WriteTo(w)
 	l.read.Add(n)
+	if n > 0 {
+		l.prove()
+	}
 	if err != nil {
 		err = l.faultOfEither(err)
 	} else {
@@ -261,6 +264,7 @@ func (c *Conn) CloseWrite() error {
 		return errors.ErrUnsupported
 	}
 	c.l.marks.Or(sentFIN)
+	c.l.writing()
 	return cw.CloseWrite()
 }
 
@@ -292,8 +296,9 @@ func (c *Conn) SetWriteDeadline(t time.Time) error { return c.l.SetWriteDeadline
 // returns net.ErrClosed.
 func (c *Conn) Close() error {
 	l := c.l
+	first := l.marks.Or(left)&left == 0
 	if !l.shut() {
-		if l.dead.Load() != nil && l.marks.Or(left)&left == 0 {
+		if first && l.dead.Load() != nil {
 			return nil // a Detector was faster
 		}
 		return &net.OpError{Op: "close", Net: "tcp", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: net.ErrClosed}
@@ -396,6 +401,9 @@ func (c *Conn) Peek() (unread int, err error) {
 	case state&closed != 0 || s.closed:
 		return 0, net.ErrClosed
 	case s.ended || marks&(sawReset|sawDeath) != 0:
+		if dead := l.dead.Load(); dead != nil {
+			return s.unread, errors.Join(ErrEnded, dead)
+		}
 		return s.unread, ErrEnded
 	case s.gotFIN || marks&sawFIN != 0:
 		return s.unread, io.EOF

@@ -3,12 +3,12 @@ package keepalive
 import (
 	"context"
 	"net"
-	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 	"weak"
+
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // A Detector finds out that packets of a connection vanish while its bytes are
@@ -27,7 +27,7 @@ import (
 // While bytes are out, the kernel has the plan's user timeout as its last word. When
 // none are, it has none, so that it counts keepalive probes: with one, it would not
 // (Linux, tcp_keepalive_timer), and would take as long to find a silent connection
-// dead.
+// dead. It has none either while the peer answers and takes nothing.
 //
 // The zero Detector is ready to use, may be used by many goroutines, must not be
 // copied, and needs no Close. It judges sockets on Linux; elsewhere kernels do not
@@ -36,7 +36,7 @@ import (
 // besides those that Watch knows.
 type Detector struct {
 	mu    sync.Mutex // guards the fields below, and those of destination and vigil
-	known map[netip.AddrPort]*destination
+	known map[netpath.Key]*destination
 
 	// A wheel of those to be looked at. Spokes are counted from epoch.
 	wheel  [spokes]*vigil // linked by vigil.due
@@ -86,15 +86,19 @@ type Owner interface {
 	// under no lock and must not block.
 	Suspected(suspect bool, silence time.Duration)
 
-	// Forgotten says, after the end, that the path has forgotten the connection in
-	// that silence: none of its keepalive probes was answered, though others lived
-	// meanwhile or a control connection worked right after.
+	// Forgotten says, after the end, that the path may have forgotten the connection
+	// in that silence: none of its keepalive probes was answered, from the first one
+	// on, though others lived meanwhile or a control connection worked right after.
+	// The peer may also have died.
 	Forgotten(silence time.Duration)
+
+	// Remembered says that a keepalive probe was answered after that silence.
+	Remembered(silence time.Duration)
 }
 
-// A destination is an address to which connections lead.
+// A destination is an address to which connections lead, from one source.
 type destination struct {
-	at       netip.AddrPort
+	at       netpath.Key
 	next     *vigil    // of a ring of all: whom to ask next whether it lives
 	alive    time.Time // when anything came from there last, as far as was seen
 	evidence Evidence  // of that
@@ -115,6 +119,7 @@ type vigil struct {
 	out     atomic.Bool  // bytes may be unacknowledged: it is in the wheel, or being looked at
 	copying atomic.Int32 // ReadFroms under way, which write unseen
 
+	slow    atomic.Bool      // the peer answers, but takes nothing
 	setting sync.Mutex       // guards timeout
 	timeout bool             // the kernel has a user timeout
 	set     func(fd uintptr) // what timeout says; made once, so that it allocates nothing
@@ -122,16 +127,19 @@ type vigil struct {
 	prev, next *vigil // in there's ring
 	due        *vigil // the next one on the same spoke
 
+	rested    time.Time // when it was seen last that nothing is out
 	since     time.Time // bytes are out, and nothing has come; zero: no bytes
 	suspected time.Time // when it became so; zero: it is not
 	proof     time.Time // when others were seen to live after that; zero: not yet
+	tries     int       // retransmissions until then
 }
 
 // Guard has the Detector watch c, which leads to there and has just been
-// connected, from now to its end. Call it before c is used, and once.
-func (d *Detector) Guard(c *Conn, there netip.AddrPort, o Owner) {
+// connected, from now to its end. Call it before c is used, and once. The kernel's
+// TCP_INFO tells of one subflow only, so that a multipath connection is not watched.
+func (d *Detector) Guard(c *Conn, there netpath.Key, o Owner) {
 	info, err := c.Info()
-	if err != nil || !info.judged {
+	if err != nil || !info.judged || multipath(c.l.raw) {
 		return
 	}
 	v := &vigil{by: d, life: c.l, conn: weak.Make(c), owner: o, timeout: true}
@@ -140,7 +148,7 @@ func (d *Detector) Guard(c *Conn, there netip.AddrPort, o Owner) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.known == nil {
-		d.known = make(map[netip.AddrPort]*destination)
+		d.known = make(map[netpath.Key]*destination)
 	}
 	if v.there = d.known[there]; v.there == nil {
 		v.there = &destination{at: there}
@@ -152,7 +160,7 @@ func (d *Detector) Guard(c *Conn, there netip.AddrPort, o Owner) {
 }
 
 // Owners returns those of all connections that lead to there.
-func (d *Detector) Owners(there netip.AddrPort) (owners []Owner) {
+func (d *Detector) Owners(there netpath.Key) (owners []Owner) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	to := d.known[there]
@@ -206,13 +214,27 @@ func (d *Detector) begin(v *vigil) {
 	v.switchTimeout()
 	now := time.Now()
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	rested := v.rested
 	v.since = now
 	d.queueLocked(now, v, minRTO)
+	d.mu.Unlock()
+	if idle := v.life.plan.Load().Idle; idle > 0 && now.Sub(rested) > idle {
+		if i, err := v.life.info(); err == nil && i.survived(idle) {
+			v.owner.Remembered(idle)
+		}
+	}
+}
+
+// survived reports whether something has come after a silence of that length.
+func (i Info) survived(silence time.Duration) bool {
+	return i.LastProof > silence && i.LastAck < i.LastProof-silence+kernelTick
 }
 
 // leave takes v, which has ended, out of the ring. In the wheel it may still be.
 func (d *Detector) leave(v *vigil, e Ending) {
+	v.out.Store(true) // of a FIN the kernel is to wait for the acknowledgement
+	v.slow.Store(false)
+	v.switchTimeout()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	there := v.there
@@ -235,24 +257,31 @@ func (d *Detector) emptyLocked(there *destination) {
 	}
 }
 
-// inquire finds out whether the path was up when the probes of v were in vain.
+// inquire finds out whether the path was up when the probes of v were in vain, and
+// whether it forgets that soon: where another one was answered after as long a
+// silence, it is the peer that has died.
 func (d *Detector) inquire(v *vigil, there *destination, gap time.Duration) {
+	plan := v.life.plan.Load()
+	probing := time.Duration(plan.Count) * plan.Interval
 	d.mu.Lock()
 	others := there.some(v)
+	up := time.Since(there.alive) < probing
 	d.mu.Unlock()
-	probing := time.Duration(v.life.plan.Load().Count) * v.life.plan.Load().Interval
-	var err error
-	if !slices.ContainsFunc(others, func(other *vigil) bool {
-		i, err := other.life.info()
-		return err == nil && i.LastAck < probing
-	}) {
-		err = try(v.owner)
+	remembers := false
+	for _, other := range others {
+		if i, err := other.life.info(); err == nil {
+			up = up || i.LastAck < probing
+			remembers = remembers || i.survived(gap)
+		}
+	}
+	if !up && !remembers {
+		up = d.open(v.owner, there)
 	}
 	d.mu.Lock()
 	there.trying = false
 	d.emptyLocked(there)
 	d.mu.Unlock()
-	if err == nil {
+	if up && !remembers {
 		v.owner.Forgotten(gap)
 	}
 }
@@ -338,6 +367,7 @@ func (d *Detector) examine(v *vigil) {
 	if tell != dead {
 		d.queueLocked(now, v, v.pause(now, info))
 	}
+	v.mark(tell)
 	silence, evidence := now.Sub(v.since), v.there.evidence // of those that are suspect or dead
 	unproved := !v.suspected.IsZero() && v.proof.IsZero()
 	var others []*vigil
@@ -345,21 +375,23 @@ func (d *Detector) examine(v *vigil) {
 		others = v.there.some(v)
 	}
 	d.mu.Unlock()
+	v.switchTimeout()
 	d.tell(v, tell, silence, evidence)
 	if unproved && !d.ask(v, others) && silence >= tryAfter*info.RTO {
 		d.try(v)
 	}
 }
 
-// switchTimeout gives the kernel a user timeout while bytes may be out.
+// switchTimeout gives the kernel a user timeout while bytes may be out, and something
+// is to be expected of the peer.
 func (v *vigil) switchTimeout() {
 	if v.life.raw == nil || v.life.plan.Load().UserTimeout <= 0 {
 		return
 	}
 	v.setting.Lock()
 	defer v.setting.Unlock()
-	if out := v.out.Load(); v.timeout != out {
-		v.timeout = out
+	if want := v.out.Load() && !v.slow.Load(); v.timeout != want {
+		v.timeout = want
 		v.life.raw.Control(v.set)
 	}
 }
@@ -374,7 +406,9 @@ func (d *Detector) acquit(v *vigil, i Info) {
 	tell := nothing
 	if v.there != nil {
 		v.there.prove(now.Add(-i.LastAck), Others)
+		v.rested = now
 		tell = v.clear()
+		v.mark(tell)
 	}
 	d.mu.Unlock()
 	d.tell(v, tell, 0, GaveUp)
@@ -393,11 +427,13 @@ const (
 // judgeLocked compares what the kernel says with what it said before.
 func (d *Detector) judgeLocked(now time.Time, v *vigil, i Info) change {
 	heard := now.Add(-i.LastAck)
+	slow := i.stalled && i.Probes < suspectAfter
+	v.slow.Store(slow)
 	switch {
 	case i.Unacked == 0: // while something is copied
 		v.since = time.Time{}
 		return v.clear()
-	case v.since.IsZero() || heard.Add(kernelTick).After(v.since) || i.stalled && i.Probes < suspectAfter:
+	case v.since.IsZero() || heard.Add(kernelTick).After(v.since) || slow:
 		// What is out may have been written just now: count from here.
 		v.there.prove(heard, Others)
 		v.since = now
@@ -411,17 +447,22 @@ func (d *Detector) judgeLocked(now time.Time, v *vigil, i Info) change {
 	if v.suspected.IsZero() {
 		v.suspected, found = now, suspected
 	}
+	if i.reckoned {
+		i.Retransmits, i.lastSent = reckon(silence, i.RTO)
+	}
 	if v.proof.IsZero() && v.there.alive.After(v.suspected) {
-		v.proof = v.there.alive
+		v.proof, v.tries = v.there.alive, i.Retransmits
 	}
 	if v.proof.IsZero() || i.stalled {
 		return found
 	}
-	if i.reckoned {
-		i.Retransmits, i.lastSent = reckon(silence, i.RTO)
+	// The path was up when the kernel last sent, and yet no answer came. What it
+	// sent while the path was down does not count: then it must have sent twice.
+	enough := deadAfter
+	if v.tries >= deadAfter {
+		enough = v.tries + 2
 	}
-	// The path was up when the kernel last sent, and yet no answer came.
-	if i.Retransmits >= deadAfter && i.lastSent >= i.RTO && now.Add(-i.lastSent).After(v.proof) {
+	if i.Retransmits >= enough && i.lastSent >= i.RTO && now.Add(-i.lastSent).After(v.proof) {
 		return dead
 	}
 	return found
@@ -458,23 +499,30 @@ func reckon(silence, rto time.Duration) (times int, last time.Duration) {
 	return times, last
 }
 
-// tell passes on what was found.
-func (d *Detector) tell(v *vigil, found change, silence time.Duration, e Evidence) {
+// mark says what was found to whoever asks.
+func (v *vigil) mark(found change) {
 	switch found {
-	case nothing:
-		return
 	case suspected:
 		v.life.marks.Or(suspect)
 	case trusted:
 		v.life.marks.And(^uint32(suspect))
+	}
+}
+
+// tell says what was found to those who have asked to be told. One that was delayed
+// may come after the next: what is so now, Suspect says.
+func (d *Detector) tell(v *vigil, found change, silence time.Duration, e Evidence) {
+	switch found {
+	case nothing:
+		return
 	case dead:
-		v.kill(&BlackholeError{Evidence: e, Silence: silence})
+		go v.kill(&BlackholeError{Evidence: e, Silence: silence}) // it waits for whoever writes
 		return
 	}
 	v.owner.Suspected(found == suspected, silence)
 	if c := v.conn.Value(); c != nil {
 		if f := c.doubted.Load(); f != nil {
-			(*f)(found == suspected)
+			(*f)(c.Suspect())
 		}
 	}
 }
@@ -504,31 +552,41 @@ func (d *Detector) try(v *vigil) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	there := v.there
-	if there == nil || there.trying || time.Now().Before(there.tryNext) {
+	if there == nil || there.trying {
 		return
 	}
 	there.trying = true
 	go func() {
-		err := try(v.owner)
-		now := time.Now()
+		d.open(v.owner, there)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		there.trying = false
-		if err == nil {
-			there.prove(now, Control)
-			there.pause = 0
-		} else {
-			there.pause = min(max(firstPause, 2*there.pause), lastPause)
-		}
-		there.tryNext = now.Add(there.pause)
 		d.emptyLocked(there)
 	}()
 }
 
-func try(o Owner) error {
+// open opens a control connection, unless one has failed a short while ago.
+func (d *Detector) open(o Owner, there *destination) (works bool) {
+	d.mu.Lock()
+	soon := time.Now().Before(there.tryNext)
+	d.mu.Unlock()
+	if soon {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), tryTimeout)
 	defer cancel()
-	return o.Try(ctx)
+	err := o.Try(ctx)
+	now := time.Now()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err == nil {
+		there.prove(now, Control)
+		there.pause = 0
+	} else {
+		there.pause = min(max(firstPause, 2*there.pause), lastPause)
+	}
+	there.tryNext = now.Add(there.pause)
+	return err == nil
 }
 
 // prove notes that something has come from there.
@@ -603,7 +661,12 @@ func (l *life) giveUp(why *BlackholeError) bool {
 func (l *life) fault(err error) error {
 	l.note(err)
 	dead := l.dead.Load()
-	if dead == nil || FaultOf(err) != Blackhole && FaultOf(err) != Shut {
+	if dead == nil {
+		return err
+	}
+	switch fault := FaultOf(err); {
+	case fault == Shut && l.marks.Load()&left == 0: // not by its user
+	case fault != Blackhole:
 		return err
 	}
 	if op, ok := err.(*net.OpError); ok {

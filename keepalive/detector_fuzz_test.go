@@ -34,7 +34,9 @@ func vigils(t *testing.T, program []byte) {
 			continue
 		}
 		if op == 0 && (w == nil || w.Closed()) {
-			w := newWard(&d, netip.AddrPortFrom(there.Addr(), 443+uint16(arg%2)))
+			at := there
+			at.Dest = netip.AddrPortFrom(at.Dest.Addr(), 443+uint16(arg%2))
+			w := newWard(&d, at)
 			w.WhenSuspect(func(suspect bool) {
 				_, unsent := w.wire.Queued()
 				if silent := w.wire.Heard(); suspect && (silent < 600*time.Millisecond || unsent == 0) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // A wire is a connection in memory, of which a test says when anything comes. Its
@@ -117,6 +118,8 @@ func (o *owner) Forgotten(silence time.Duration) {
 	o.forgotten = append(o.forgotten, silence)
 }
 
+func (o *owner) Remembered(time.Duration) {}
+
 // seen returns what has happened so far.
 func (o *owner) seen() (tries, suspects, trusted []time.Time) {
 	o.mu.Lock()
@@ -135,9 +138,9 @@ type ward struct {
 	wrote time.Time
 }
 
-var there = netip.MustParseAddrPort("20.1.2.3:443")
+var there = netpath.Key{Dest: netip.MustParseAddrPort("20.1.2.3:443"), Network: "tcp"}
 
-func newWard(d *keepalive.Detector, at netip.AddrPort) *ward {
+func newWard(d *keepalive.Detector, at netpath.Key) *ward {
 	w := &ward{wire: newWire(), owner: new(owner), told: newEar()}
 	w.Conn = keepalive.Watch(w.wire, keepalive.Plan{}, w.told.tell)
 	d.Guard(w.Conn, at, w.owner)
@@ -286,7 +289,7 @@ func TestWhereNothingWorksThePathIsDownAndTheConnectionKept(t *testing.T) {
 			w.ask()
 			wards = append(wards, w)
 		}
-		elsewhere := newWard(&d, netip.MustParseAddrPort("20.1.2.3:80")) // lives, and proves nothing
+		elsewhere := newWard(&d, netpath.Key{Dest: netip.MustParseAddrPort("20.1.2.3:80"), Network: "tcp"}) // lives, and proves nothing
 		for range 60 {
 			time.Sleep(time.Second)
 			elsewhere.ask()

@@ -29,8 +29,8 @@ func (l *life) end(lost bool) error {
 	e.Lost = lost
 	if dead := l.dead.Load(); dead != nil && e.How == TimedOut {
 		e.Err = dead
-		if dead.Evidence == GaveUp && s.known && s.unsent == 0 {
-			e.Gap = max(0, l.plan.Load().Idle)
+		if dead.Evidence == GaveUp && s.known && s.unsent == 0 && l.neverAnswered() {
+			e.Gap = l.plan.Load().Idle
 		}
 	}
 	if l.vigil != nil {
@@ -44,6 +44,17 @@ func (l *life) end(lost bool) error {
 	err := l.Conn.Close()
 	l.ended(e)
 	return err
+}
+
+// neverAnswered reports whether not one keepalive probe was answered since something
+// was read or written last, and the process was awake meanwhile: then the path may
+// have forgotten the connection in the silence before the first of them.
+func (l *life) neverAnswered() bool {
+	plan := l.plan.Load()
+	mono, wall := l.marked()
+	quiet, ok := lastPayload(l.raw)
+	one := plan.Idle + time.Duration(plan.Count)*plan.Interval // until the first ones are in vain
+	return ok && plan.Idle > 0 && wall-mono < plan.Interval && quiet < one+plan.Idle/2
 }
 
 // orderReset makes c end by RST when it is closed, where it can.

@@ -14,8 +14,10 @@ func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
 // os.ErrDeadlineExceeded is no ETIMEDOUT.
 func isTimedOut(err error) bool { return errors.Is(err, syscall.ETIMEDOUT) }
 
+func isRefused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }
+
 // isUnreachable reports whether err is what an ICMP message said, which the kernel
 // tells when it gives up.
 func isUnreachable(err error) bool {
-	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.ECONNREFUSED)
+	return errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || isRefused(err)
 }

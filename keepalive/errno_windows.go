@@ -16,6 +16,8 @@ func isTimedOut(err error) bool {
 	return errors.Is(err, windows.WSAETIMEDOUT) || errors.Is(err, windows.WSAENETRESET)
 }
 
+func isRefused(err error) bool { return errors.Is(err, windows.WSAECONNREFUSED) }
+
 func isUnreachable(err error) bool {
-	return errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH) || errors.Is(err, windows.WSAECONNREFUSED)
+	return errors.Is(err, windows.WSAEHOSTUNREACH) || errors.Is(err, windows.WSAENETUNREACH) || isRefused(err)
 }

@@ -91,10 +91,12 @@ func (f Fault) String() string {
 
 // FaultOf tells errors of a connection apart by what caused them. Ask it before
 // the error's Timeout method, which is true of the kernel's verdict as of the
-// caller's deadline.
+// caller's deadline. An ErrEnded of which nobody knows more counts as a reset.
 func FaultOf(err error) Fault {
 	switch {
 	case err == nil:
+	case refused(err): // before isUnreachable
+		return Reset
 	case errors.Is(err, ErrBlackhole) || isTimedOut(err) || errors.Is(err, ErrStale):
 		return Blackhole
 	case isUnreachable(err):
@@ -109,4 +111,14 @@ func FaultOf(err error) Fault {
 		return Finished
 	}
 	return NoFault
+}
+
+// refused reports whether err is that of a connect which was answered with a RST. On
+// a connection that is there, the same number means an ICMP message.
+func refused(err error) bool {
+	if !isRefused(err) {
+		return false
+	}
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }

@@ -35,7 +35,7 @@ func (l *life) beginGap() {
 	if err != nil {
 		i.SegmentsIn = -1
 	}
-	l.segments = [2]int{i.SegmentsIn, i.SegmentsOut}
+	l.segments.Store(uint64(uint32(i.SegmentsIn))<<32 | uint64(uint32(i.SegmentsOut)))
 }
 
 // endGap certifies, at the beginning of a turn, the silence before it.
@@ -51,8 +51,9 @@ func (l *life) endGap() {
 // since, or nobody knows.
 func (l *life) certified() time.Duration {
 	i, err := l.info()
-	late := i.SegmentsOut - l.segments[1]
-	if err != nil || !i.judged || i.SegmentsIn != l.segments[0] || late > 1 || i.Probes > 0 {
+	was := l.segments.Load()
+	late := uint32(i.SegmentsOut) - uint32(was)
+	if err != nil || !i.judged || uint32(i.SegmentsIn) != uint32(was>>32) || late > 1 || i.Probes > 0 || i.Unread > 0 {
 		return 0
 	}
 	parked := time.Since(l.born) - time.Duration(l.parkedAt.Load())

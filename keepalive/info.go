@@ -8,7 +8,7 @@ import (
 )
 
 // An Info is a connection as its kernel sees it, at one moment. What a system
-// does not tell is zero: darwin has no LastAck, PeerWindow, Probes and segments.
+// does not tell is zero: darwin has no LastAck, Retransmits and Probes.
 type Info struct {
 	RTT, RTTVar time.Duration
 	RTO         time.Duration // the first retransmission's, before any backoff
@@ -30,7 +30,7 @@ type Info struct {
 	lastSent time.Duration // how long ago payload was sent, or sent again
 	stalled  bool          // the peer has closed its window: nothing is on its way
 	judged   bool          // a Detector can judge by it
-	reckoned bool          // nobody sends anything again: when a kernel would have is reckoned
+	reckoned bool          // it is in memory, where nothing is sent again: reckon
 }
 
 // minRTO is the least retransmission timeout that Linux computes, TCP_RTO_MIN in

@@ -165,6 +165,17 @@ func (r *record) died(d death) (fell bool) {
 	return true
 }
 
+// Probed says that a keepalive probe was answered after a gap. That is no proof, since
+// a middlebox may have answered; but deaths in shorter silences that stand alone were
+// then the peer's own, and are void.
+func (l *Learner) Probed(key netpath.Key, gap time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r := l.freshLocked(key, wallNow()); r != nil {
+		r.votes = slices.DeleteFunc(r.votes, func(d death) bool { return d.gap <= gap })
+	}
+}
+
 // Closed says that a FIN came in a certified gap. That is how long the server
 // keeps an idle connection, or a proxy before it, and says nothing about the
 // machines that only pass packets on.

@@ -55,6 +55,25 @@ func lastMoved(raw syscall.RawConn) (quiet time.Duration, ok bool) {
 	return milliseconds(min(info.Last_data_sent, info.Last_data_recv, info.Last_ack_recv)), true
 }
 
+// lastPayload returns for how long no payload was sent or received, also of a
+// connection that the kernel has ended.
+func lastPayload(raw syscall.RawConn) (quiet time.Duration, ok bool) {
+	info := tcpInfo(raw)
+	if info == nil {
+		return 0, false
+	}
+	return milliseconds(min(info.Last_data_sent, info.Last_data_recv)), true
+}
+
+// multipath reports whether a connection is made of several.
+func multipath(raw syscall.RawConn) (several bool) {
+	control(raw, func(fd int) {
+		protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+		several = err == nil && protocol == unix.IPPROTO_MPTCP
+	})
+	return several
+}
+
 func milliseconds(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 func microseconds(n uint32) time.Duration { return time.Duration(n) * time.Microsecond }
 

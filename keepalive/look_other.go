@@ -16,6 +16,10 @@ func lastHeard(syscall.RawConn) (silence time.Duration, ok bool) { return 0, fal
 
 func lastMoved(syscall.RawConn) (quiet time.Duration, ok bool) { return 0, false }
 
+func lastPayload(syscall.RawConn) (quiet time.Duration, ok bool) { return 0, false }
+
+func multipath(syscall.RawConn) bool { return false }
+
 func socketError(syscall.RawConn) error { return nil }
 
 func (l *life) linger(*Ending) (began bool, err error) { return false, nil }
