@@ -330,3 +330,37 @@ func TestAPeerThatDoesNotReadIsSlowAndNotSuspect(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAnAnswerThatIsLateOrNegativeIsNoDeath(t *testing.T) {
+	for name, answer := range map[string]func(ctx context.Context, c net.Conn) error{
+		"late": func(ctx context.Context, c net.Conn) error { // the far end has it, and takes its time
+			if _, err := c.Write([]byte("x")); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		},
+		"negative": func(_ context.Context, c net.Conn) error { return errors.Join(ask(c), errors.New("-ERR loading")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHall(t, time.Minute)
+			h.dialer.Learner = new(keepalive.Learner)
+			h.dialer.Ledger.Path.Idle = 2 * time.Second // 1.5 s of silence are allowed
+			c, asked := h.dial(), 0
+			c.Teach(t.Context(), func(ctx context.Context) error {
+				if asked++; asked == 1 {
+					return ask(c)
+				}
+				return answer(ctx, c)
+			}, func(context.Context) error { return nil })
+			for _, l := range h.dialer.Learner.Lessons() {
+				if l.Votes > 0 {
+					t.Errorf("learned %+v", l)
+				}
+			}
+			if asked != 2 || c.Closed() {
+				t.Errorf("asked %d times, ended: %t", asked, c.Closed())
+			}
+		})
+	}
+}

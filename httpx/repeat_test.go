@@ -238,6 +238,10 @@ func TestAConnectionOnWhichAnAnswerWasMissedIsNotUsedAgain(t *testing.T) {
 	if err := m.send("GET", nil, ""); err != nil {
 		t.Fatal(err)
 	}
+	head, err := m.client.Head(m.URL) // whose body nobody need close
+	if err != nil || head.ProtoMajor != 2 {
+		t.Fatalf("got %v, %v", head, err)
+	}
 	m.liar.lies.Store(true)
 	m.miss(t)
 	m.liar.lies.Store(false)

@@ -431,3 +431,45 @@ func TestFaultsAreToldApart(t *testing.T) {
 		t.Error("package net has changed its mind: FaultOf's comment is wrong")
 	}
 }
+
+// Of what was sent while the path was down, nothing counts against a connection.
+func TestOnePacketLostAfterAnOutageKillsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var d keepalive.Detector
+		w, first := newWard(&d, there), newWard(&d, there)
+		w.ask()
+		first.ask()
+		time.Sleep(10 * time.Second)
+		for range 150 { // its kernel sends again after 12.6 s, in vain, and after 25.4 s
+			first.wire.hear(0)
+			time.Sleep(100 * time.Millisecond)
+			first.ask()
+		}
+		w.told.silent(t, "for one lost packet since the path is up")
+		w.Close()
+		first.Close()
+		time.Sleep(time.Minute)
+	})
+}
+
+// A dying connection answers a Read as a kernel does after its verdict.
+type dying struct{ stub }
+
+func (*dying) Read([]byte) (int, error) {
+	return 0, &net.OpError{Op: "read", Net: "tcp", Err: syscall.ETIMEDOUT}
+}
+
+func TestOnlyTheFirstCloseIsItsUsers(t *testing.T) {
+	c := keepalive.Watch(new(dying), keepalive.Plan{}, func(keepalive.Ending) {})
+	_, err := c.Read(make([]byte, 1))
+	var op *net.OpError
+	if !errors.Is(err, keepalive.ErrBlackhole) || !errors.Is(err, syscall.ETIMEDOUT) || !errors.As(err, &op) || op.Timeout() {
+		t.Errorf("Read: %v", err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the second Close: %v", err)
+	}
+}

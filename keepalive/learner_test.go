@@ -606,3 +606,29 @@ func ExampleLearner() {
 	// worth trying: [4m0s 8m0s 16m0s]
 	// may be used:  8m0s
 }
+
+func TestAProbeThatWasAnsweredMakesADeathThePeersOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l keepalive.Learner
+		key := netpath.Key{Dest: netip.MustParseAddrPort("20.1.2.3:443"), Network: "tcp"}
+		die := func() bool {
+			began := time.Now()
+			time.Sleep(time.Minute)
+			return l.Died(key, began, time.Minute)
+		}
+		l.Probed(key, time.Minute)
+		if n := len(l.Lessons()); n != 0 {
+			t.Errorf("%d lessons from a probe", n)
+		}
+		if die() {
+			t.Error("one death was enough")
+		}
+		l.Probed(key, time.Minute)
+		if die() {
+			t.Error("a death counted that a probe had made void")
+		}
+		if !die() {
+			t.Error("two that agree were not enough")
+		}
+	})
+}
