@@ -230,6 +230,10 @@ func (p *Pool[T]) refresh(e *entry[T], spent error) {
 	p.mu.Lock()
 	if e.spent == nil && spent != nil {
 		e.spent = spent
+		if e.at > 0 && e.leased == 0 && p.cfg.Capacity == nil {
+			e.condemnLocked(Spent, nil) // before those that are doubted are asked: it is one
+			p.unlistLocked(e)
+		}
 		p.blameLocked(e, p.clock(), reasonOf(spent))
 	}
 	if e.gauging || e.gone {
