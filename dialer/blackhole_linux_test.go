@@ -3,7 +3,6 @@ package dialer_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -106,16 +105,6 @@ func (h *hall) busy() *dialer.Conn {
 	return c
 }
 
-// forget has the gateway forget one flow.
-func (h *hall) forget(c net.Conn) {
-	h.Helper()
-	local := c.LocalAddr().(*net.TCPAddr)
-	flow := fmt.Sprintf("{ %v . %d . %v . %d }", local.IP, local.Port, h.server.Addr(), h.server.Port())
-	if _, err := h.lab.Exec(context.Background(), "gateway", "nft", "delete", "element", "ip", "lab", "known", flow); err != nil {
-		h.Fatal(err)
-	}
-}
-
 func (h *hall) dark(on bool) {
 	h.Helper()
 	if err := h.lab.Blackhole(h.server, on); err != nil {
@@ -143,7 +132,9 @@ func TestAFlowThatTheNATForgotIsDeadByEvidence(t *testing.T) {
 			if others {
 				h.busy()
 			}
-			h.forget(c)
+			if err := h.lab.ForgetFlow(c); err != nil {
+				t.Fatal(err)
+			}
 			start := time.Now()
 			err := ask(c)
 			if took := time.Since(start); took > 3*time.Second || !errors.Is(err, keepalive.ErrBlackhole) {

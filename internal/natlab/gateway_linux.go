@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -206,6 +207,13 @@ func (l *Lab) Forget() error {
 		err = errors.Join(err, l.table.forget()) // or the port numbers would not be free
 	}
 	return err
+}
+
+// ForgetFlow forgets one flow, from the client's address as c has it; its port stays
+// taken. What is sent on it vanishes, or is answered with a RST.
+func (l *Lab) ForgetFlow(c net.Conn) error {
+	from, to := c.LocalAddr().(*net.TCPAddr).AddrPort(), c.RemoteAddr().(*net.TCPAddr).AddrPort()
+	return l.change("delete element ip lab " + knownSet + " { " + element(from) + " . " + element(to) + " }")
 }
 
 // change is nft where nobody else changes the rules.

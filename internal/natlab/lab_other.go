@@ -35,6 +35,7 @@ func (*Lab) Lose(float64) error                   { return ErrUnavailable }
 func (*Lab) DropNext(netip.AddrPort, int) error   { return ErrUnavailable }
 func (*Lab) Proxy(netip.AddrPort) (*Proxy, error) { return nil, ErrUnavailable }
 func (*Lab) Forget() error                        { return ErrUnavailable }
+func (*Lab) ForgetFlow(net.Conn) error            { return ErrUnavailable }
 func (*Lab) Flows(into []Flow) ([]Flow, error)    { return into, ErrUnavailable }
 func (*Lab) Counts() (none Counts, err error)     { return none, ErrUnavailable }
 func (*Lab) Held(netip.AddrPort) (int, error)     { return 0, ErrUnavailable }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -121,9 +120,7 @@ func (h *hall) idle(n int) (all []*conns.Conn) {
 // forget has the gateway forget one flow.
 func (h *hall) forget(c net.Conn) {
 	h.Helper()
-	local := c.LocalAddr().(*net.TCPAddr)
-	flow := fmt.Sprintf("{ %v . %d . %v . %d }", local.IP, local.Port, h.server.Addr(), h.server.Port())
-	if _, err := h.Exec(context.Background(), "gateway", "nft", "delete", "element", "ip", "lab", "known", flow); err != nil {
+	if err := h.ForgetFlow(c); err != nil {
 		h.Fatal(err)
 	}
 }
