@@ -450,8 +450,12 @@ func (d *Detector) judgeLocked(now time.Time, v *vigil, i Info) change {
 	if i.reckoned {
 		i.Retransmits, i.lastSent = reckon(silence, i.RTO)
 	}
+	sent := now.Add(-i.lastSent)
 	if v.proof.IsZero() && v.there.alive.After(v.suspected) {
 		v.proof, v.tries = v.there.alive, i.Retransmits
+		if sent.After(v.proof) {
+			v.tries-- // the last one was sent after it
+		}
 	}
 	if v.proof.IsZero() || i.stalled {
 		return found
@@ -462,7 +466,7 @@ func (d *Detector) judgeLocked(now time.Time, v *vigil, i Info) change {
 	if v.tries >= deadAfter {
 		enough = v.tries + 2
 	}
-	if i.Retransmits >= enough && i.lastSent >= i.RTO && now.Add(-i.lastSent).After(v.proof) {
+	if i.Retransmits >= enough && i.lastSent >= i.RTO && sent.After(v.proof) {
 		return dead
 	}
 	return found
