@@ -61,9 +61,9 @@ var errOutrun = errors.New("conns: the other run was first")
 // retransmission timeouts have passed, f runs once more, beside itself, on an idle
 // connection with fresh proof: on which the far end has answered within those
 // timeouts, and so when this one was silent already. Then the path is alive and
-// not slow, and it is this flow that is lost. Without such a connection f does not
-// run again: none is opened for it, and one that proved itself before the silence
-// may have been lost with this one.
+// not slow, and it is this flow that is lost. As long as there is no such connection
+// f does not run again: none is opened for it, and one that proved itself before the
+// silence may have been lost with this one.
 //
 // The first run that returns nil, or an error marked by pool.Clean, wins. The
 // other one's context is canceled with its Reads and Writes, and its connection is
@@ -74,7 +74,7 @@ func (p *Pool) Hedge(ctx context.Context, network, address string, f func(ctx co
 	if err != nil {
 		return err
 	}
-	r := &race{pool: p, key: key{network, address}, f: f}
+	r := &race{pool: p, key: key{network, address}, f: f, late: make(chan struct{})}
 	r.ctx, r.stop = context.WithCancelCause(ctx)
 	defer r.second.Wait() // after a panic; else there is nothing left to do
 	defer r.stop(nil)
@@ -85,6 +85,7 @@ func (p *Pool) Hedge(ctx context.Context, network, address string, f func(ctx co
 		}
 	})
 	r.run(c, func(ctx context.Context, c *Conn) error {
+		defer close(r.late)
 		defer r.begin()             // or rather: no second run begins any more
 		defer flow.WhenSuspect(nil) // before somebody else has the connection
 		return f(ctx, c)
@@ -102,6 +103,7 @@ type race struct {
 	ctx    context.Context // of both runs; ends when one has won
 	stop   context.CancelCauseFunc
 	second sync.WaitGroup
+	late   chan struct{} // closed when the first run is over
 
 	mu     sync.Mutex // guards the fields below
 	begun  bool       // the second run, or it must not any more
@@ -133,19 +135,34 @@ func (r *race) join(first *dialer.Conn) {
 	if r.begun {
 		return
 	}
-	r.second.Go(func() {
-		info, err := first.Info()
-		if err != nil {
-			return // it is over
-		}
+	r.second.Go(func() { r.follow(first) })
+}
+
+// follow begins the second run as soon as there is a connection for it, if first is
+// suspect for so long.
+func (r *race) follow(first *dialer.Conn) {
+	info, err := first.Info()
+	if err != nil {
+		return // it is over
+	}
+	again := time.NewTicker(max(info.RTO/4, time.Millisecond))
+	defer again.Stop()
+	for first.Suspect() {
 		switch c := r.pool.fresh(r.key, suspectAfter*info.RTO); {
-		case c == nil:
+		case c == nil: // or they are all lent
 		case r.begin():
 			r.run(c, r.f)
+			return
 		default:
 			c.Put()
+			return
 		}
-	})
+		select {
+		case <-again.C:
+		case <-r.late:
+			return
+		}
+	}
 }
 
 // begin reports true once.

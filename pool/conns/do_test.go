@@ -253,6 +253,23 @@ func TestASilentExchangeIsHedgedOnAConnectionWithFreshProof(t *testing.T) {
 	})
 }
 
+func TestAHedgeRunsOnAConnectionThatComesBackWhileTheFirstIsSilent(t *testing.T) {
+	hedge(t, func(h *hedged) {
+		time.AfterFunc(500*time.Millisecond, func() {
+			c := h.get() // lent when the first becomes suspect
+			time.Sleep(300 * time.Millisecond)
+			exchange(h, c, "hello")
+			c.Put()
+		})
+		start := time.Now()
+		err := h.pool.Hedge(h.Context(), "tcp", here, h.ask)
+		if took := time.Since(start); err != nil || took < 800*time.Millisecond || took > 900*time.Millisecond {
+			h.Errorf("got %v after %v", err, took)
+		}
+		h.wantOpened(2)
+	})
+}
+
 func TestTheSecondRunIsWaitedForIfTheFirstFails(t *testing.T) {
 	hedge(t, func(h *hedged) {
 		h.prove(300 * time.Millisecond)
