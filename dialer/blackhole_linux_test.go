@@ -296,7 +296,7 @@ func TestTwoLostProbesInARowKillNothing(t *testing.T) {
 func TestAPeerThatDoesNotReadIsSlowAndNotSuspect(t *testing.T) {
 	h := newHall(t, time.Minute)
 	c := h.dial()
-	const size = 32 << 20 // more than the buffers of both ends hold
+	const size = 256 << 20 // more than the buffers of both ends hold
 	written := make(chan error, 1)
 	go func() { // the far end echoes, and reads no more when nobody takes it
 		_, err := c.Write(make([]byte, size))
