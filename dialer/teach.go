@@ -93,17 +93,17 @@ func (k *keeper) learn(ctx context.Context, c *Conn, began time.Time, ask, askAn
 	if c.Gap() == 0 {
 		return // something has crossed the path: nobody knows
 	}
-	began = time.Now()
+	before, _ := c.Info()
 	if c.asks(ctx, ask) == nil || ctx.Err() != nil || c.Gap() == 0 {
 		return // what was read has told the Learner, if it was no answer
 	}
-	if i, err := c.Info(); err == nil && i.LastAck < time.Since(began) {
+	if after, err := c.Info(); err == nil && after.SegmentsIn > before.SegmentsIn {
 		return // it is known to the path: only the answer takes its time
 	}
 	another, cancel := context.WithTimeout(WithControl(ctx), defaultTimeout)
 	defer cancel()
 	if askAnother(another) == nil {
-		k.died(began.Add(-gap), gap)
+		k.died(began, gap)
 		c.GiveUp(&keepalive.BlackholeError{Evidence: keepalive.Control, Silence: gap})
 	}
 }
