@@ -59,6 +59,10 @@ func (c *Conn) EndSoonest() {
 	}
 }
 
+// Scarce reports whether ports like the connection's are: somebody waits for one, or
+// four fifths are taken.
+func (c *Conn) Scarce() bool { return c.ledger.scarce(c.flow) }
+
 func (l *Ledger) scarce(f *flow) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,14 +15,23 @@ var ErrBudget = errors.New("dialer: no port free")
 // context.DeadlineExceeded.
 type BudgetError struct {
 	Account Account
-	Err     error // why we stopped waiting
+	Err     error // why we stopped waiting; nil: the dial goes on waiting (Ledger.Obstacle)
 }
 
 func (e *BudgetError) Error() string {
-	return ErrBudget.Error() + ": " + e.Account.String() + ": " + e.Err.Error()
+	what := ErrBudget.Error() + ": " + e.Account.String()
+	if e.Err != nil {
+		what += ": " + e.Err.Error()
+	}
+	return what
 }
 
-func (e *BudgetError) Unwrap() []error { return []error{ErrBudget, e.Err} }
+func (e *BudgetError) Unwrap() []error {
+	if e.Err == nil {
+		return []error{ErrBudget}
+	}
+	return []error{ErrBudget, e.Err}
+}
 
 // Timeout reports whether a deadline ended the wait, as net.Error wants it.
 func (e *BudgetError) Timeout() bool { return timeout(e.Err) }

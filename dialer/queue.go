@@ -134,6 +134,20 @@ func (l *Ledger) waitersLocked(a *account) []*waiter {
 	return ws
 }
 
+// firstOfLocked returns who has waited longest of o's dials, nil if none waits.
+func (l *Ledger) firstOfLocked(o owner) (first *waiter) {
+	for a := range l.crowded {
+		s := a.share(o)
+		if s == nil || s.claims.Len() == 0 {
+			continue
+		}
+		if w := s.claims.Front().Value.(*claim).waiter; first == nil || w.since.Before(first.since) {
+			first = w
+		}
+	}
+	return first
+}
+
 // fullestLocked returns the account that stands most in the way of w.
 func (l *Ledger) fullestLocked(w *waiter) *account {
 	var worst *account

@@ -43,6 +43,26 @@ func (l *Ledger) Accounts() []Account {
 	return accounts
 }
 
+// Obstacle returns what the dials of an owner (WithOwner) wait for, while they do:
+// a *BudgetError with the account that is most in the way of the first of them, or
+// why its addresses fail where all of them do. Nil: none of the owner's dials waits.
+// A pool that has waited in vain for its dial can say why, before that gives up.
+func (l *Ledger) Obstacle(by any) error {
+	if l.init() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.firstOfLocked(owner{by: by})
+	if w == nil {
+		return nil
+	}
+	if failed := l.failureLocked(w.request); failed != nil {
+		return failed
+	}
+	return &BudgetError{Account: l.snapshotLocked(time.Now(), l.fullestLocked(w))}
+}
+
 // snapshotLocked returns a copy of one account.
 func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 	var next time.Time

@@ -57,7 +57,7 @@ func (s *census) settle(req *http.Request, t *ticket, resp *http.Response, err e
 	switch {
 	case a.shared == nil:
 	case err != nil:
-		missed := errors.Is(req.Context().Err(), context.DeadlineExceeded) && a.silent()
+		missed := errors.Is(req.Context().Err(), context.DeadlineExceeded) && silent(a.shared, a.began)
 		if s.leave(a.shared, missed) {
 			a.shared.Asked() // a late answer would meet nobody
 			a.shared.Close()
@@ -76,16 +76,6 @@ const (
 
 	kernelTick = 10 * time.Millisecond // how coarse the kernel's times are, at 100 Hz
 )
-
-// silent reports whether nothing has come on the connection since the attempt began,
-// and that for long, though nothing has to be sent again: a machine on the way may
-// acknowledge what it throws away.
-func (a attempt) silent() bool {
-	info, err := a.shared.Info()
-	waited := time.Since(a.began)
-	return err == nil && waited >= max(leastSilence, 3*info.RTO) && info.LastProof+kernelTick >= waited &&
-		info.Retransmits == 0 && !a.shared.Suspect()
-}
 
 // A stream is a body that says when it is over.
 type stream struct {

@@ -1,45 +1,57 @@
 // Package httpx gives HTTP clients connections whose ports are paid for.
 //
-// [NewClient] is a drop-in http.Client. [Wrap] does the same for an
-// *http.Transport that you have already, and [Install] for one that somebody
-// else will use, such as an SDK that insists on a *http.Transport. All three
-// leave HTTP to net/http and change only where connections come from and when
-// they go:
+// Most programs need only
 //
-//   - Every connection is dialed by a dialer.Dialer, so that the ports of all
-//     clients in the process are counted together, by resolved address, until
-//     the NAT has freed them.
-//   - Idle connections are kept rather than closed, since a closed one costs its
-//     port for minutes, and are known to the path by keepalive probes.
-//   - Through Wrap and NewClient, a request that waits for a port takes whatever
-//     comes first, a port or a connection that another request is done with;
-//     then the dial it no longer needs is not begun. Idle connections are
-//     offered to other clients that wait for a port to the same address. An
-//     exchange that is cancelled while its answer is due ends by RST.
+//	client := httpx.NewClient(nil) // an *http.Client
 //
-// # What Install alone cannot do
+// [Transport] is the http.RoundTripper in it. net/http speaks HTTP there, one
+// http.ClientConn for each connection; when to open one, which one to use and when to
+// close it is decided by package pool and the dialer's ledger:
 //
-// net/http does not tell a dialer that a request has been served otherwise, so a
-// dial that waits for a port goes on, and its connection may never carry a byte.
-// MaxConnsPerHost bounds how many wait. It also counts names, not addresses: a
-// name with four addresses may use the ports of one.
+//   - Every connection is booked by the address that it leads to, in one ledger for
+//     the process, until the NAT has freed its port. At the limit a request waits,
+//     and is told who holds the ports if it waits in vain.
+//   - A request takes whatever comes first: a connection that another one is done
+//     with, or one that is opened. No more are opened than the waiting requests need,
+//     by what one connection is known to carry, and a permission that nobody needs any
+//     more is given back before the SYN.
+//   - Transports that are alike share their connections. Idle ones are offered to
+//     whoever waits for a port to the same address, whatever name he uses.
+//   - Idle connections are kept rather than closed, since a closed one costs its port
+//     for minutes; they are known to the path by keepalive probes and pings, and go
+//     before the path or the server forgets them, or when their address has left the
+//     record of the name.
+//   - A body that is closed early is read to its end if that is quick, and an exchange
+//     that is canceled may be finished unseen where ports are scarce: a connection in
+//     the middle of something can only be thrown away.
+//
+// # What is sent again
+//
+// A request that cannot have run is sent again on another connection: nothing of it was
+// written, the server refused the stream, or said GOAWAY before it. One that may have run
+// is sent once more only if its kept connection died before the answer began and it is
+// idempotent: GET, HEAD, OPTIONS, TRACE, or with an Idempotency-Key. Both need a body that
+// can be had again (GetBody), or of which nothing was read. [Retry] does more, when asked.
+// Nothing is ever tried again because ports ran out.
+//
+// An error tells whether the request may have run: it has not if dialer.SafeToRetry is true
+// of it.
 //
 // # Answers that do not come
 //
 // Packets that vanish end a connection by dialer's own evidence. Where a machine on
 // the way acknowledges what it throws away, only the missing answer tells: an
 // HTTP/2 connection on which a request's deadline has passed with nothing read since
-// it was sent is not used again (Wrap), unless other exchanges are on it; and one that
-// was silent for 30 s, or a quarter of what a path remembers that counts only bytes,
-// is asked by a ping and closed if no answer comes within 15 s.
+// it was sent is not given another one; and one that was silent for 30 s, or a quarter of
+// what a path remembers that counts only bytes, is asked by a ping and closed if no answer
+// comes within 15 s.
 //
-// # What is repeated
+// # Somebody else's http.Transport
 //
-// A request is sent once more if its kept connection has died before the answer
-// began, and either nothing of it was written or it is idempotent (GET, HEAD,
-// OPTIONS, TRACE, or an Idempotency-Key). net/http does that for HTTP/1; Wrap does it
-// for HTTP/2 too. It must have no body, or one that can be had again (GetBody): an
-// upload that streams fails where its connection was retired at that very moment,
-// and dialer.SafeToRetry says so as far as net/http keeps the error. Nothing else is
-// retried.
+// [Wrap] and [Install] are for an *http.Transport that you must keep, such as an SDK's. They
+// leave its pool in charge and change where its connections come from. net/http does not
+// tell a dialer that a request has been served otherwise: with Install alone a dial that
+// waits for a port goes on, and its connection may never carry a byte; MaxConnsPerHost bounds
+// how many wait, and counts names, not addresses. Wrap gives such a dial up, but over HTTP/2
+// net/http still dials once for each request that finds no connection.
 package httpx

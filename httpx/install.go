@@ -8,16 +8,10 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
-	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 const (
-	// idleTimeout is how long NewClient keeps a connection that nobody uses. A
-	// closed one costs its port for up to 240 s, so that closing early saves
-	// nothing; keepalive probes cost next to nothing.
-	idleTimeout = 10 * time.Minute
-
 	// maxIdle is how many idle connections a host may have where the path sets
 	// no limit.
 	maxIdle = 256
@@ -33,20 +27,6 @@ const (
 	// that is down for 30 s.
 	leastPing = 30 * time.Second
 )
-
-// NewClient returns a client whose connections come from d; nil: a zero Dialer,
-// which books in dialer.DefaultLedger. Set the ledger's Path before. The client
-// takes proxies from the environment, as http.DefaultClient does. It may be
-// used by many goroutines; CloseIdleConnections ends what is idle.
-func NewClient(d *dialer.Dialer) *http.Client {
-	return &http.Client{Transport: Wrap(&http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		ForceAttemptHTTP2:     true,
-		IdleConnTimeout:       idleTimeout,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ExpectContinueTimeout: time.Second,
-	}, d)}
-}
 
 // Install makes tr take its connections from d; nil: a zero Dialer. It replaces
 // DialContext, sets MaxConnsPerHost to d.MaxConns and keeps idle
@@ -81,12 +61,7 @@ func Install(tr *http.Transport, d *dialer.Dialer) error {
 	if limit := d.MaxIdle(); limit > 0 && (tr.IdleConnTimeout == 0 || tr.IdleConnTimeout > limit) {
 		tr.IdleConnTimeout = limit
 	}
-	plan := d.Plan.Over(keepalive.For(path))
-	if tr.HTTP2 == nil && plan.Idle > 0 {
-		ping := plan.Idle
-		if path.Counts == netpath.Segments {
-			ping = max(ping, leastPing)
-		}
+	if ping := pingEvery(d); tr.HTTP2 == nil && ping > 0 {
 		tr.HTTP2 = &http.HTTP2Config{SendPingTimeout: ping, PingTimeout: pingTimeout}
 	}
 	return nil

@@ -3,11 +3,9 @@ package httpx
 import (
 	"net/http"
 	"net/http/httptrace"
-	"strings"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
-	"github.com/natwise/natwise/keepalive"
 )
 
 // An attempt is a request on one connection.
@@ -42,16 +40,6 @@ func (t *ticket) mayRepeat(req *http.Request, err error) bool {
 		return false
 	}
 	return a.kept.BytesWritten() == a.written || idempotent(req)
-}
-
-// died reports whether err says that the connection did.
-func died(err error) bool {
-	switch keepalive.FaultOf(err) {
-	case keepalive.Blackhole, keepalive.Unreachable, keepalive.Reset, keepalive.Finished, keepalive.Shut:
-		return true
-	}
-	// net/http has no value for a ping without an answer.
-	return strings.Contains(err.Error(), "http2: client connection lost")
 }
 
 // idempotent is what net/http takes for it.

@@ -11,8 +11,8 @@ import (
 //
 // The functions are called under no lock, by many goroutines at once. A panic
 // in one of them is not caught: where it comes up in the caller's goroutine
-// (Close within Discard, and Check if ProbeTimeout is negative) and is recovered
-// there, the pool goes on.
+// (Close within Discard, IdleFor within Put, Obstacle within Get, and Check if
+// ProbeTimeout is negative) and is recovered there, the pool goes on.
 type Config[T any] struct {
 	// Open opens a value. Its context has the values, not the cancellation, of
 	// the Get that has waited longest; it ends after OpenTimeout, by Reset and by
@@ -27,6 +27,11 @@ type Config[T any] struct {
 	// context; how long it may take is its own affair.
 	Ask func(ctx context.Context) (Permit[T], error)
 
+	// Obstacle says what the Ask under way waits for, if it knows: who has the ports.
+	// A Get whose deadline has passed asks it before it leaves the queue, and has
+	// it in its *WaitError. It must not block.
+	Obstacle func() error
+
 	// Close ends a value, for a cause: what Discard was given, or a Reason. Until
 	// it returns, the value takes up room. The pool calls it in a goroutine of
 	// its own, so that one which hangs holds up nobody; only Discard calls it
@@ -38,6 +43,11 @@ type Config[T any] struct {
 	// call changed itself. Zero or less: no more; v is closed when its last lease
 	// has ended.
 	Capacity func(v T) int
+
+	// Expect is how many leases a value will probably carry, until the first that is
+	// opened tells. Zero: nobody knows, and one is opened to learn it, however many
+	// wait. It needs Capacity.
+	Expect int
 
 	// Watch is told once of each value, and calls changed, under no lock of its
 	// own, whenever Capacity(v) may have changed: v got more streams, or has ended.
@@ -70,14 +80,21 @@ type Config[T any] struct {
 	Max int
 
 	// MinIdle is how many idle values are kept ready once the pool is in use,
-	// opened one after the other, 100 ms apart. One that was taken away, by Reclaim
-	// or Watch, is replaced after 5 s; where opening fails, none is until somebody
+	// opened one after the other, 100 ms apart. One that was taken away, by Reclaim,
+	// Retire or Watch, is replaced after 5 s; where opening fails, none is until somebody
 	// needs a value.
 	MinIdle int
 
 	// MaxIdle closes a value that was idle for so long, unless MinIdle needs it.
 	// Zero: never.
 	MaxIdle time.Duration
+
+	// IdleFor says how long v may be idle, where that differs from value to value: a
+	// server may tell it with each answer. It is read when v is opened and each time
+	// it is put back. After that v is closed, even if MinIdle needs it; MaxIdle may
+	// be sooner. Zero: MaxIdle alone counts. Negative: v is closed at once, unless
+	// somebody waits.
+	IdleFor func(v T) time.Duration
 
 	// MaxLife closes a value of that age when it is not lent, and lends it no
 	// more. Each draws its own at birth, between three quarters and the whole, so
@@ -92,6 +109,10 @@ type Config[T any] struct {
 	// what is said there, for a Check that takes no time: it is called in the
 	// goroutine of its Get, which saves some microseconds.
 	ProbeTimeout time.Duration
+
+	// MaxWait is how long a Get waits whose context has no deadline; it ends as by
+	// one. Zero: as long as it takes.
+	MaxWait time.Duration
 
 	// Patience is for how long a Get outlasts openings that fail, while the pool
 	// tries again, less and less often. Zero: an opening that fails, with
@@ -145,6 +166,8 @@ func (c Config[T]) Validate() error {
 		return fmt.Errorf("pool: Config has both Open and Ask")
 	case c.Beat == nil != (c.BeatEvery == 0):
 		return fmt.Errorf("pool: Config.BeatEvery is %v, and Beat is set: %t; each needs the other", c.BeatEvery, c.Beat != nil)
+	case c.Expect != 0 && c.Capacity == nil:
+		return fmt.Errorf("pool: Config.Expect is %d, and Capacity is not set", c.Expect)
 	case c.Max > 0 && c.MinIdle > c.Max:
 		return fmt.Errorf("pool: Config.MinIdle is %d, more than Max, %d", c.MinIdle, c.Max)
 	}
@@ -153,12 +176,14 @@ func (c Config[T]) Validate() error {
 		n     int64
 		value any
 	}{
+		{"Expect", int64(c.Expect), c.Expect},
 		{"Max", int64(c.Max), c.Max},
 		{"MinIdle", int64(c.MinIdle), c.MinIdle},
 		{"CheckAfter", int64(c.CheckAfter), c.CheckAfter},
 		{"BeatEvery", int64(c.BeatEvery), c.BeatEvery},
 		{"MaxIdle", int64(c.MaxIdle), c.MaxIdle},
 		{"MaxLife", int64(c.MaxLife), c.MaxLife},
+		{"MaxWait", int64(c.MaxWait), c.MaxWait},
 		{"Patience", int64(c.Patience), c.Patience},
 		{"LeakAfter", int64(c.LeakAfter), c.LeakAfter},
 	} {

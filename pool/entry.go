@@ -66,7 +66,7 @@ func (p *Pool[T]) endLeaseLocked(s *slot[T]) {
 // settleLocked finds the place of e after anything about it has changed: lent to
 // those who wait, listed as what can be lent, or closed.
 func (p *Pool[T]) settleLocked(e *entry[T]) {
-	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) {
+	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) || p.staleLocked(e) {
 		p.unlistLocked(e)
 		p.fitLocked(e, false)
 		if e.leased == 0 && !e.probing && !e.gone {
@@ -118,6 +118,19 @@ func (p *Pool[T]) agedLocked(e *entry[T]) bool {
 	return e.expires != never && p.nowLocked() >= e.expires
 }
 
+// staleLocked reports whether e was idle for too long while it was asked, or is by
+// now: nobody has used it since.
+func (p *Pool[T]) staleLocked(e *entry[T]) bool {
+	if !p.dated || e.leased > 0 || e.rested == justNow || e.fresh() {
+		return false
+	}
+	p.awakeLocked()
+	return p.idledLocked(e, p.now)
+}
+
+// fresh reports whether e comes from Open, so that nobody could have it yet.
+func (e *entry[T]) fresh() bool { return e.at == 0 && e.first.turn == 0 }
+
 // unfitLocked says why e is not lent any more.
 func (p *Pool[T]) unfitLocked(e *entry[T]) Reason {
 	switch {
@@ -125,12 +138,16 @@ func (p *Pool[T]) unfitLocked(e *entry[T]) Reason {
 		return e.reason
 	case p.shut:
 		return Shut
+	case e.retired != nil:
+		return Retired
 	case e.generation != p.generation:
 		return Purged
 	case e.capacity <= 0:
 		return Spent
+	case p.agedLocked(e):
+		return Aged
 	}
-	return Aged
+	return Idled
 }
 
 // condemnLocked says why e is to be closed. The first reason counts.
@@ -144,11 +161,18 @@ func (e *entry[T]) condemnLocked(reason Reason, cause error) {
 		cause = e.pool.purge
 	case reason == Spent:
 		cause = e.spent
+	case reason == Retired:
+		cause = e.retired
 	}
 	if cause == nil {
 		cause = reason
 	}
 	e.condemned, e.reason, e.cause = true, reason, cause
+	e.disownLocked()
+}
+
+// disownLocked makes e one that is not lent any more.
+func (e *entry[T]) disownLocked() {
 	e.pool.fitLocked(e, false)
 	e.generation = noGeneration
 }
@@ -163,6 +187,7 @@ func (p *Pool[T]) unlistLocked(e *entry[T]) {
 // caller closes it.
 func (p *Pool[T]) removeLocked(e *entry[T]) {
 	p.unlistLocked(e)
+	p.values.remove(&e.place)
 	e.gone = true
 	p.closing++
 	p.closed[e.reason]++
@@ -172,7 +197,7 @@ func (p *Pool[T]) removeLocked(e *entry[T]) {
 func (p *Pool[T]) expelLocked(e *entry[T], reason Reason, cause error) {
 	e.condemnLocked(reason, cause)
 	p.removeLocked(e)
-	if reason == Reclaimed || reason == Spent {
+	if reason == Reclaimed || reason == Spent || reason == Retired {
 		p.fillAt = p.clock() + refillAfter // or two pools would take from each other for ever
 	}
 	go p.close(e)
@@ -206,7 +231,7 @@ func (p *Pool[T]) currentLocked() *entry[T] {
 			return nil
 		case p.agedLocked(e):
 			p.settleLocked(e)
-		case e.leased == 0 && p.cfg.MaxIdle > 0 && p.now-e.rested >= p.cfg.MaxIdle && p.idleLocked() > p.cfg.MinIdle:
+		case e.leased == 0 && p.idledLocked(e, p.now):
 			p.expelLocked(e, Idled, nil)
 		default:
 			return e
@@ -278,7 +303,7 @@ type probe[T any] struct {
 func (p *Pool[T]) doubtLocked(e *entry[T]) (ask probe[T]) {
 	switch {
 	case p.cfg.Check == nil && p.doubt < 0:
-	case e.at == 0 && e.first.turn == 0: // fresh from Open; else one that never passes would be opened without end
+	case e.fresh(): // else one that never passes would be opened without end
 	case e.rested == justNow:
 		if p.cfg.CheckAfter == 0 {
 			ask.of = p.cfg.Check
@@ -312,18 +337,19 @@ func (p *Pool[T]) prove(r *request, l Lease[T], ask probe[T]) (good bool) {
 	if ask.life == nil {
 		return p.hear(r.ctx, l, ask)
 	}
-	return p.hearApart(r.ctx, l, ask)
+	return p.hearApart(r, l, ask)
 }
 
 // hearApart is hear in a goroutine of its own. A Get that ends before does not end
 // the question: nobody knows what half of one leaves behind. The value goes back as
 // it was, and when it has answered it can be lent.
-func (p *Pool[T]) hearApart(ctx context.Context, l Lease[T], ask probe[T]) (good bool) {
+func (p *Pool[T]) hearApart(r *request, l Lease[T], ask probe[T]) (good bool) {
 	heard := make(chan bool, 1)
+	caller := context.WithoutCancel(r.ctx)
 	go func() {
 		good := false
 		defer func() { heard <- good }()
-		ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		ctx, cancel := context.WithCancel(caller)
 		defer cancel()
 		defer context.AfterFunc(ask.life, cancel)()
 		good = p.hear(ctx, l, ask)
@@ -331,7 +357,9 @@ func (p *Pool[T]) hearApart(ctx context.Context, l Lease[T], ask probe[T]) (good
 	select {
 	case good = <-heard:
 		return good
-	case <-ctx.Done():
+	case <-r.ctx.Done():
+	case <-p.expiry(r):
+		r.late = true
 	}
 	p.mu.Lock()
 	defer p.unlock()
@@ -352,7 +380,7 @@ func (p *Pool[T]) hear(ctx context.Context, l Lease[T], ask probe[T]) (good bool
 		switch {
 		case err == nil:
 			e.proved = p.clock()
-		case e.generation == p.generation: // else it was purged, which may be what ended ask
+		case e.generation == p.generation: // else it goes anyway, and a Reset may have ended ask
 			e.condemnLocked(reasonOf(err), err)
 		}
 		// It may have been purged, or have lost its capacity, while it was asked.

@@ -25,17 +25,22 @@ type untouched string
 func (e untouched) Error() string     { return string(e) }
 func (e untouched) SafeToRetry() bool { return true }
 
-var errUnfinished = errors.New("pool: the function did not return")
+var (
+	errUnfinished = errors.New("pool: the function did not return")
+	errMaxWait    = errors.New("pool: Config.MaxWait is over")
+)
 
-// A WaitError is what Get returns when its context's deadline has passed in the
-// queue. It matches ErrWait, context.DeadlineExceeded and the context's cause.
+// A WaitError is what Get returns when its context's deadline, or MaxWait, has
+// passed in the queue. It matches ErrWait, context.DeadlineExceeded, and all
+// errors below.
 type WaitError struct {
-	Stats  Stats         // at the end of the wait
-	Max    int           // of the Config
-	Waited time.Duration // in all
-	Open   error         // why the last opening failed; nil: the last one did not
-	Held   string        // where this goroutine took a lease that it still has; only with LeakAfter
-	Err    error         // the context's cause
+	Stats    Stats         // at the end of the wait
+	Max      int           // of the Config
+	Waited   time.Duration // in all
+	Obstacle error         // what the Ask under way waited for, by Config.Obstacle; nil: nobody knows
+	Open     error         // why the last opening failed; nil: the last one did not
+	Held     string        // where this goroutine took a lease that it still has; only with LeakAfter
+	Err      error         // the context's cause, or that MaxWait is over
 }
 
 func (e *WaitError) Error() string {
@@ -49,6 +54,9 @@ func (e *WaitError) Error() string {
 	if e.Held != "" {
 		fmt.Fprintf(&b, "; this goroutine has a lease already, taken in %s", e.Held)
 	}
+	if e.Obstacle != nil {
+		fmt.Fprintf(&b, "; the next one waits: %v", e.Obstacle)
+	}
 	if e.Open != nil {
 		fmt.Fprintf(&b, "; the last opening failed: %v", e.Open)
 	}
@@ -57,9 +65,11 @@ func (e *WaitError) Error() string {
 }
 
 func (e *WaitError) Unwrap() []error {
-	errs := []error{ErrWait, context.DeadlineExceeded, e.Err, e.Open}
-	if e.Open == nil {
-		errs = errs[:3]
+	errs := []error{ErrWait, context.DeadlineExceeded, e.Err}
+	for _, err := range []error{e.Obstacle, e.Open} {
+		if err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return errs
 }

@@ -8,18 +8,19 @@ type Reason uint8
 
 const (
 	Discarded Reason = iota // by who had it
-	Idled                   // idle for MaxIdle
+	Idled                   // idle for MaxIdle or IdleFor
 	Aged                    // as old as its MaxLife
 	Failed                  // it did not pass a Check or a Beat
 	Spent                   // its Capacity was zero or less, or Watch told its end
 	Reclaimed               // for somebody else, who needs its room
 	Purged                  // by Reset
+	Retired                 // by Retire
 	Shut                    // by the pool's Close
 
 	Reasons // how many there are
 )
 
-var reasons = [Reasons]string{"discarded", "idled", "aged", "failed", "spent", "reclaimed", "purged", "shut"}
+var reasons = [Reasons]string{"discarded", "idled", "aged", "failed", "spent", "reclaimed", "purged", "retired", "shut"}
 
 // String returns the reason as telemetry names it: "discarded".
 func (r Reason) String() string {

@@ -56,9 +56,10 @@ func thaw(t *testing.T, limit time.Duration) {
 	open := func(context.Context) (int, error) { opened++; return opened, nil }
 	checked := false
 	idle := pool.New(pool.Config[int]{Open: open, MaxIdle: limit})
+	each := pool.New(pool.Config[int]{Open: open, IdleFor: func(int) time.Duration { return limit }})
 	old := pool.New(pool.Config[int]{Open: open, MaxLife: limit})
 	check := pool.New(pool.Config[int]{Open: open, CheckAfter: limit, Check: func(context.Context, int) error { checked = true; return nil }})
-	pools := []*pool.Pool[int]{idle, old, check}
+	pools := []*pool.Pool[int]{idle, each, old, check}
 	for _, p := range pools {
 		if l, err := p.Get(t.Context()); err != nil {
 			t.Fatal(err)
@@ -70,9 +71,11 @@ func thaw(t *testing.T, limit time.Duration) {
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	if l, ok := old.TryGet(time.Hour); ok {
-		l.Put()
-		t.Error("what is too old was lent to whoever tried")
+	for i, p := range pools[:3] {
+		if l, ok := p.TryGet(time.Hour); ok {
+			l.Put()
+			t.Errorf("what is too old was lent by pool %d to whoever tried", i)
+		}
 	}
 	for i, p := range pools {
 		if l, ok := p.TryGet(limit); ok {

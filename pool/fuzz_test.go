@@ -27,19 +27,22 @@ var (
 // FuzzPool takes bytes for a program of gets, puts, failing openings and what
 // else can happen to a pool.
 func FuzzPool(f *testing.F) {
-	f.Add([]byte{2, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                               // more gets than values
-	f.Add([]byte{1 | 8, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})                      // failing openings, and later ones
-	f.Add([]byte{3 | 16, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})                  // permissions
-	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})              // shared values, growing and shrinking
-	f.Add([]byte{4 | 64, 0, 0, 0, 4, 4, 4, 1, 1, 1, 14, 94, 10, 0, 0, 12})             // idle, beaten, found broken
-	f.Add([]byte{2 | 128, 0, 0, 4, 4, 2, 18, 0, 0, 11, 7, 0, 4, 11, 8, 9, 1})          // slow closings, reset, reclaim
-	f.Add([]byte{0, 0, 0, 0, 9, 4, 4, 4, 1, 13, 29, 2, 0})                             // closed in the middle
-	f.Add([]byte{65, 0, 0, 0, 4, 4, 4, 1, 46, 1, 46, 136, 1, 200, 0, 46, 136, 152, 2}) // tried for, and doubted
-	f.Add([]byte{64, 0, 4, 1, 0, 30, 131, 0, 30, 3, 7, 0, 30, 118, 0, 4, 246, 9})      // cut off in a check, ended for a reason
-	f.Add([]byte{255, 0, 0, 15, 4, 1, 10, 0, 14, 158, 10, 7, 0, 47, 8, 3, 9, 11, 11})
+	f.Add([]byte{2, 0, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                               // more gets than values
+	f.Add([]byte{1 | 8, 0, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})                      // failing openings, and later ones
+	f.Add([]byte{3 | 16, 0, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})                  // permissions
+	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})              // shared values, growing and shrinking
+	f.Add([]byte{4 | 64, 0, 0, 0, 0, 4, 4, 4, 1, 1, 1, 14, 94, 10, 0, 0, 12})             // idle, beaten, found broken
+	f.Add([]byte{2 | 128, 0, 0, 0, 4, 4, 2, 18, 0, 0, 11, 7, 0, 4, 11, 8, 9, 1})          // slow closings, reset, reclaim
+	f.Add([]byte{0, 0, 0, 0, 0, 121, 4, 4, 4, 1, 13, 29, 2, 0})                           // closed in the middle
+	f.Add([]byte{65, 0, 0, 0, 0, 4, 4, 4, 1, 46, 1, 46, 136, 1, 200, 0, 46, 136, 152, 2}) // tried for, and doubted
+	f.Add([]byte{64, 0, 0, 4, 1, 0, 30, 131, 0, 30, 3, 7, 0, 30, 118, 0, 4, 246, 9})      // cut off in a check, ended for a reason
+	f.Add([]byte{1 | 16, 1 | 2, 0, 15, 4, 0, 0, 46, 46, 46, 1})                           // waits that end by MaxWait
+	f.Add([]byte{2 | 64, 4, 0, 0, 4, 4, 57, 1, 1, 46, 0, 46, 46, 1})                      // values that say how long they may be idle
+	f.Add([]byte{32, 8, 0, 0, 0, 0, 4, 4, 9, 1, 1, 0, 25, 2, 0, 4, 4})                    // expected to be shared, and retired
+	f.Add([]byte{255, 255, 0, 0, 15, 4, 1, 10, 0, 14, 158, 10, 7, 0, 47, 8, 3, 9, 11, 11})
 	f.Fuzz(func(t *testing.T, program []byte) {
-		if len(program) > 2 && len(program) <= 256 {
-			synctest.Test(t, func(t *testing.T) { newHistory(t, program[0]).run(program[1:]) })
+		if len(program) > 3 && len(program) <= 256 {
+			synctest.Test(t, func(t *testing.T) { newHistory(t, program[0], program[1]).run(program[2:]) })
 		}
 	})
 }
@@ -55,11 +58,11 @@ func TestRandomHistoriesBreakNoInvariant(t *testing.T) {
 	for range runtime.GOMAXPROCS(0) {
 		all.Go(func() {
 			for !t.Failed() && ran.Add(1) <= int64(*histories) {
-				program := make([]byte, 3+rand.IntN(200))
+				program := make([]byte, 4+rand.IntN(200))
 				for i := range program {
 					program[i] = byte(rand.Uint32())
 				}
-				synctest.Test(t, func(t *testing.T) { newHistory(t, program[0]).run(program[1:]) })
+				synctest.Test(t, func(t *testing.T) { newHistory(t, program[0], program[1]).run(program[2:]) })
 				if t.Failed() {
 					t.Logf("the program was %#v", program)
 				}
@@ -92,6 +95,8 @@ type history struct {
 	max     int
 	slow    bool // Close waits, and Open does not heed its context
 	beaten  bool // there are Check and Beat
+	timed   bool // there is IdleFor
+	maxWait time.Duration
 	all     sync.WaitGroup
 	drained atomic.Bool // Close has returned
 
@@ -120,8 +125,13 @@ type thing struct {
 	broken           bool // Check and Beat say so
 	discarded        bool // by one of those who had it
 	asked            bool // by a Check or a Beat
+	retired          bool // by a Retire that has begun
 	ended, closed    bool // Close was called, has returned
 	changed          func(error)
+
+	says    time.Duration // how long it may be idle, when it is asked next
+	idleFor time.Duration // what it has said; zero: for ever
+	rested  time.Time     // when it was opened or put back
 
 	proved    time.Time // when it was opened or put back, or passed
 	hasPassed bool      // and it was the last of these
@@ -134,16 +144,21 @@ type answer struct{ yes chan bool }
 type call struct {
 	number  int
 	cancel  context.CancelFunc
-	checked bool // it had a value already, which it had to ask first
+	gone    bool      // cancel was called
+	late    time.Time // by then it must have ended; zero: nobody says when
+	checked bool      // it had a value already, which it had to ask first
 	lease   pool.Lease[*thing]
 	proved  time.Time // the value, before the lease; zero: that is not certain
 }
 
 type callKey struct{}
 
-var errNo = errors.New("no")
+var (
+	errNo   = errors.New("no")
+	errFull = errors.New("full") // the Obstacle
+)
 
-func newHistory(t *testing.T, options byte) *history {
+func newHistory(t *testing.T, options, more byte) *history {
 	h := &history{t: t, max: int(options & 3), slow: options&128 != 0, beaten: options&64 != 0}
 	cfg := pool.Config[*thing]{Max: h.max, Close: h.end}
 	if options&16 != 0 {
@@ -166,6 +181,23 @@ func newHistory(t *testing.T, options byte) *history {
 		cfg.Check, cfg.CheckAfter = h.check, time.Duration(options&1)*2*time.Second
 		cfg.Beat, cfg.BeatEvery = h.beat, 7*time.Second
 		cfg.MaxIdle, cfg.MaxLife = time.Minute, 5*time.Minute
+	}
+	if more&1 != 0 {
+		h.maxWait = 5 * time.Second
+		cfg.MaxWait = h.maxWait
+	}
+	if more&2 != 0 {
+		cfg.Obstacle = func() error {
+			h.p.Stats() // would wait for ever for the lock
+			return errFull
+		}
+	}
+	if more&4 != 0 {
+		h.timed = true
+		cfg.IdleFor = h.idleFor
+	}
+	if more&8 != 0 && cfg.Capacity != nil {
+		cfg.Expect = 1 + int(more>>4)
 	}
 	h.p = pool.New(cfg)
 	return h
@@ -236,7 +268,7 @@ func (h *history) open(ctx context.Context) (*thing, error) {
 		return nil, errNo
 	}
 	v.born = time.Now()
-	v.proved = v.born
+	v.proved, v.rested = v.born, v.born
 	h.things = append(h.things, v)
 	return v, nil
 }
@@ -254,6 +286,20 @@ func (h *history) end(v *thing, cause error) {
 	h.mu.Lock()
 	v.closed = true
 	h.mu.Unlock()
+}
+
+// idleFor is IdleFor.
+func (h *history) idleFor(v *thing) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v.idleFor = v.says
+	return v.idleFor
+}
+
+// overdue reports whether v, leased to nobody, has been idle for as long as it has
+// said that it may, and for longer by some time.
+func (v *thing) overdue(by time.Duration) bool {
+	return v.idleFor != 0 && time.Since(v.rested) >= max(0, v.idleFor)+by
 }
 
 func (h *history) capacity(v *thing) int {
@@ -304,7 +350,19 @@ func (h *history) get(timeout time.Duration) {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
 	h.mu.Lock()
-	g := &call{number: h.gets, cancel: cancel}
+	g := &call{number: h.gets}
+	g.cancel = func() {
+		h.mu.Lock()
+		g.gone = true
+		h.mu.Unlock()
+		cancel()
+	}
+	if timeout == 0 {
+		timeout = h.maxWait
+	}
+	if timeout > 0 {
+		g.late = time.Now().Add(timeout)
+	}
 	ctx = context.WithValue(ctx, callKey{}, g)
 	h.gets++
 	h.waiting = append(h.waiting, g)
@@ -319,6 +377,9 @@ func (h *history) get(timeout time.Duration) {
 			if err == errNo && !h.failed {
 				h.t.Error("a Get failed, but no opening had")
 			}
+			if w := (*pool.WaitError)(nil); errors.As(err, &w) && (g.late.IsZero() || g.late.After(time.Now())) {
+				h.t.Errorf("before it was late: %v", err)
+			}
 			return
 		}
 		h.served = append(h.served, g)
@@ -329,8 +390,15 @@ func (h *history) get(timeout time.Duration) {
 // lent notes that g has the lease l.
 func (h *history) lent(g *call, l pool.Lease[*thing]) {
 	v := l.Value()
-	if v.leases++; v.leases > v.capacity || v.ended || v.doubted || v.generation != h.resets {
+	if v.leases++; v.leases > v.capacity || v.ended || v.doubted || v.retired || v.generation != h.resets {
 		h.t.Errorf("lent after %d resets: %+v", h.resets, v)
+	}
+	asking := 200 * time.Millisecond // a Check and a Beat
+	if !h.beaten {
+		asking = 0
+	}
+	if v.leases == 1 && v.idleFor >= 0 && v.overdue(asking) {
+		h.t.Errorf("lent when it was idle for %v: %+v", time.Since(v.rested), v)
 	}
 	// What was handed over as it was put back has no date of its own.
 	if v.leases == 1 && (v.hasPassed || time.Since(v.proved) >= 2*coarse) {
@@ -375,6 +443,7 @@ func (h *history) giveBack(g *call, broken bool) {
 	v.leases--
 	v.discarded = v.discarded || broken
 	v.proved, v.hasPassed = time.Now(), false
+	v.rested = v.proved
 	h.mu.Unlock()
 	if broken {
 		h.all.Go(func() { g.lease.Discard(errNo) })
@@ -424,8 +493,17 @@ func (h *history) step(what, n int) {
 			h.doubt(g)
 		}
 	case 9:
-		if n == 7 {
+		switch {
+		case n == 7:
 			h.close()
+		case n < 3:
+			h.retire(n)
+		case n > 8 && h.timed:
+			if v := pick(h, &h.things, n); v != nil {
+				h.mu.Lock()
+				v.says = []time.Duration{-1, 0, 2 * time.Second, 20 * time.Second}[n%4]
+				h.mu.Unlock()
+			}
 		}
 	case 10:
 		if v := pick(h, &h.things, n); v != nil {
@@ -468,6 +546,23 @@ func (h *history) resize(v *thing, capacity int, because bool) {
 	} else {
 		v.changed(nil)
 	}
+}
+
+// retire retires every third value, or so.
+func (h *history) retire(n int) {
+	h.mu.Lock()
+	old := make(map[*thing]bool)
+	for i, v := range h.things {
+		if i%3 == n {
+			old[v] = true
+			v.retired = true
+		}
+	}
+	h.mu.Unlock()
+	h.p.Retire(errNo, func(v *thing) bool {
+		h.p.Stats() // would wait for ever for the lock
+		return old[v]
+	})
 }
 
 func (h *history) close() {
@@ -579,6 +674,14 @@ func (h *history) inspect() {
 		if h.lendable(v) && len(h.waiting) > 0 {
 			h.t.Errorf("%d wait, and nobody is lent %+v", len(h.waiting), v)
 		}
+		if v.leases == 0 && !v.ended && (v.retired || v.overdue(0)) {
+			h.t.Errorf("idle for %v, and not closed: %+v", time.Since(v.rested), v)
+		}
+	}
+	for _, w := range h.waiting {
+		if !w.late.IsZero() && time.Now().After(w.late) {
+			h.t.Errorf("get %d waits for too long", w.number)
+		}
 	}
 	for _, g := range served {
 		for _, w := range h.waiting {
@@ -593,5 +696,5 @@ func (h *history) inspect() {
 }
 
 func (h *history) lendable(v *thing) bool {
-	return !v.ended && !v.asked && !v.discarded && time.Since(v.born) < 200*time.Second && v.leases < v.capacity && v.generation == h.resets && !h.closing
+	return !v.ended && !v.asked && !v.discarded && !v.retired && !v.overdue(0) && time.Since(v.born) < 200*time.Second && v.leases < v.capacity && v.generation == h.resets && !h.closing
 }

@@ -104,6 +104,13 @@ func (g *Group[K, T]) Reset(cause error) {
 	}
 }
 
+// Retire retires values of every pool, as Pool.Retire does.
+func (g *Group[K, T]) Retire(cause error, match func(v T) bool) {
+	for _, p := range g.Pools() {
+		p.Retire(cause, match)
+	}
+}
+
 // Close closes every pool, as Pool.Close does, all at once.
 func (g *Group[K, T]) Close(ctx context.Context) error {
 	g.mu.Lock()

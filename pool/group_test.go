@@ -264,6 +264,20 @@ func TestAGroupResetsAllItsPools(t *testing.T) {
 	})
 }
 
+func TestAGroupRetiresInAllItsPools(t *testing.T) {
+	moved := errors.New("moved")
+	onShelf(t, nil, func(t *testing.T, s *shelf) {
+		for _, l := range []pool.Lease[*jar]{s.take(t, "a"), s.take(t, "a"), s.take(t, "b"), s.take(t, "c")} {
+			l.Put()
+		}
+		s.Retire(moved, func(j *jar) bool { return j.n != 2 })
+		synctest.Wait()
+		if got := s.keys(); !slices.Equal(got, []string{"a"}) || len(s.closed()) != 3 || s.jars[2].cause != moved {
+			t.Errorf("left are %v, closed %v, for %v", got, s.closed(), s.jars[2].cause)
+		}
+	})
+}
+
 func TestAClosedGroupIsClosedForEveryKey(t *testing.T) {
 	onShelf(t, nil, func(t *testing.T, s *shelf) {
 		a, b := s.take(t, "a"), s.take(t, "b")

@@ -16,12 +16,13 @@ import (
 
 // A jar is what the tests of this file keep in pools.
 type jar struct {
-	n      int // the how-manieth of its cellar, from 1
-	opened time.Time
-	age    time.Duration // when it was closed; 0: it is not
-	cause  error         // of its Close
-	sour   bool          // it does not pass
-	asked  []time.Time   // when it was checked or beaten
+	n       int // the how-manieth of its cellar, from 1
+	opened  time.Time
+	age     time.Duration // when it was closed; 0: it is not
+	cause   error         // of its Close
+	sour    bool          // it does not pass
+	asked   []time.Time   // when it was checked or beaten
+	idleFor time.Duration // it says that it may be idle for so long
 }
 
 // A cellar opens jars and remembers them all.
@@ -922,6 +923,215 @@ func TestALimitBeyondAllTimeIsNone(t *testing.T) {
 		}
 		if s := p.Stats(); s.Opened != 1 || s.Idle != 1 {
 			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+// idleFor sets how long a jar says that it may be idle.
+func (c *cellar) idleFor(j *jar, d time.Duration) { c.now(func() { j.idleFor = d }) }
+
+// tells lets each jar say how long it may be idle.
+func tells(c *cellar, cfg *pool.Config[*jar]) {
+	cfg.IdleFor = func(j *jar) time.Duration {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return j.idleFor
+	}
+}
+
+func TestEachValueIsIdleForAsLongAsItSays(t *testing.T) {
+	for _, test := range []struct {
+		says, maxIdle time.Duration
+		minIdle       int
+		want          time.Duration // zero: for ever
+	}{
+		{says: 5 * time.Second, want: 5 * time.Second},
+		{says: 5 * time.Second, maxIdle: time.Minute, want: 5 * time.Second},
+		{says: time.Hour, maxIdle: time.Minute, want: time.Minute},
+		{says: 0, maxIdle: time.Minute, want: time.Minute},
+		{says: 0, want: 0},
+		{says: -time.Second, maxIdle: time.Minute, want: 1},
+		{says: math.MaxInt64, want: 0},
+		{says: 5 * time.Second, maxIdle: time.Second, minIdle: 1, want: 5 * time.Second},
+		{says: 0, maxIdle: time.Second, minIdle: 1, want: 0},
+	} {
+		inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+			tells(c, cfg)
+			cfg.MaxIdle, cfg.MinIdle, cfg.Max = test.maxIdle, test.minIdle, max(1, test.minIdle)
+		}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+			l := take(t, p)
+			c.idleFor(l.Value(), test.says)
+			pass(time.Hour) // a lease is no idleness
+			l.Put()
+			if test.want == 0 {
+				if pass(100 * time.Hour); len(c.closed()) > 0 {
+					t.Errorf("%+v: closed after %v", test, c.jars[0].age-time.Hour)
+				}
+				return
+			}
+			early := max(0, test.want-coarse-1)
+			if pass(early); len(c.closed()) > 0 && test.says >= 0 {
+				t.Errorf("%+v: closed after %v", test, c.jars[0].age-time.Hour)
+			}
+			pass(test.want - early)
+			if j := c.jars[0]; j.age == 0 || j.age > time.Hour+test.want || j.cause != pool.Idled {
+				t.Errorf("%+v: closed for %v, after %v", test, j.cause, j.age-time.Hour)
+			}
+		})
+	}
+}
+
+func TestHowLongAValueMayBeIdleIsReadWheneverItIsPutBack(t *testing.T) {
+	var p *pool.Pool[*jar]
+	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+		tells(c, cfg)
+		read := cfg.IdleFor
+		cfg.IdleFor = func(j *jar) time.Duration {
+			if p != nil {
+				p.Stats() // would wait for ever for the lock
+			}
+			return read(j)
+		}
+	}, func(t *testing.T, c *cellar, q *pool.Pool[*jar]) {
+		p = q
+		for _, says := range []time.Duration{time.Minute, 5 * time.Second, 0, time.Hour, 10 * time.Second} {
+			l := take(t, p)
+			if l.Value().n != 1 {
+				t.Fatalf("got value %d", l.Value().n)
+			}
+			c.idleFor(l.Value(), says)
+			l.Put()
+			c.idleFor(c.jars[0], time.Nanosecond) // nobody asks now
+			if says == 0 {
+				says = 1000 * time.Hour
+			}
+			pass(says - coarse - 1)
+		}
+		pass(coarse + 1)
+		if got := c.closed(); !slices.Equal(got, []int{1}) {
+			t.Errorf("closed %v", got)
+		}
+	})
+}
+
+func TestAFreshValueSaysToo(t *testing.T) {
+	inCellar(t, func(_ *cellar, cfg *pool.Config[*jar]) {
+		cfg.IdleFor = func(*jar) time.Duration { return 5 * time.Second }
+		cfg.Open = func(open func(context.Context) (*jar, error)) func(context.Context) (*jar, error) {
+			return func(ctx context.Context) (*jar, error) {
+				time.Sleep(time.Second)
+				return open(ctx)
+			}
+		}(cfg.Open)
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		p.Get(ctx) // does not stay for the value
+		pass(time.Second)
+		if s := p.Stats(); s.Idle != 1 {
+			t.Fatalf("got %+v", s)
+		}
+		pass(5 * time.Second)
+		if s := p.Stats(); s.Closed[pool.Idled] != 1 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+func TestAValueThatMayNotBeIdleGoesToWhoWaits(t *testing.T) {
+	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+		cfg.Max = 1
+		cfg.IdleFor = func(*jar) time.Duration { return -1 }
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		l := take(t, p)
+		time.AfterFunc(time.Second, l.Put)
+		l = take(t, p)
+		if n := l.Value().n; n != 1 {
+			t.Errorf("got value %d", n)
+		}
+		l.Put()
+		if _, ok := p.TryGet(time.Hour); ok {
+			t.Error("it was idle, and lent")
+		}
+		if n := take(t, p).Value().n; n != 2 {
+			t.Errorf("got value %d", n)
+		}
+	})
+}
+
+func TestAValueWhoseTimeIsOverWhileItIsBeatenIsNotLent(t *testing.T) {
+	for _, limit := range []string{"IdleFor", "MaxIdle"} {
+		t.Run(limit, func(t *testing.T) {
+			inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+				cfg.Max, cfg.Beat, cfg.BeatEvery = 1, c.slowTaste, time.Minute
+				if limit == "IdleFor" {
+					cfg.IdleFor = func(*jar) time.Duration { return 54*time.Second + 500*time.Millisecond }
+				} else {
+					cfg.MaxIdle = 54*time.Second + 500*time.Millisecond
+				}
+			}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+				caught := 0
+				for range 100 { // BeatEvery is drawn: one in twelve is beaten when its time is over
+					take(t, p).Put()
+					pass(54*time.Second + 400*time.Millisecond)
+					c.now(func() { c.jars[len(c.jars)-1].asked = nil })
+					l := take(t, p)
+					j := l.Value()
+					if asked := j.asked; len(asked) > 0 && time.Since(j.opened) > 54*time.Second+500*time.Millisecond {
+						t.Fatalf("lent after %v, when it had been beaten", time.Since(j.opened))
+					}
+					if time.Since(j.opened) == 0 {
+						caught++
+					}
+					l.Discard(nil)
+					pass(time.Minute)
+				}
+				if caught == 0 {
+					t.Error("none was beaten at the time")
+				}
+			})
+		})
+	}
+}
+
+func TestAValueThatMinIdleNeedsIsReplacedWhenItsTimeIsOver(t *testing.T) {
+	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+		cfg.MinIdle = 1
+		cfg.IdleFor = func(*jar) time.Duration { return 10 * time.Second }
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		take(t, p).Put()
+		pass(time.Minute)
+		if s := p.Stats(); s.Idle != 1 || s.Closed[pool.Idled] < 5 || s.Closed[pool.Idled] > 7 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
+func TestALeaseThatEndsWhileItsIdleTimeIsReadEndsOnce(t *testing.T) {
+	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
+		cfg.IdleFor = func(*jar) time.Duration {
+			time.Sleep(time.Second)
+			return time.Hour
+		}
+	}, func(t *testing.T, c *cellar, p *pool.Pool[*jar]) {
+		l := take(t, p)
+		go l.Put()
+		go l.Put()
+		synctest.Wait()
+		if s := p.Stats(); s.InUse != 1 || s.Idle != 0 {
+			t.Errorf("while it is read: %+v", s)
+		}
+		pass(time.Second)
+		if s := p.Stats(); s.InUse != 0 || s.Idle != 1 {
+			t.Errorf("afterwards: %+v", s)
+		}
+		l = take(t, p)
+		go l.Put()
+		synctest.Wait()
+		l.Discard(errSour)
+		pass(time.Second)
+		if s := p.Stats(); s.InUse != 0 || s.Idle != 0 || s.Size != 0 || s.Closed[pool.Discarded] != 1 {
+			t.Errorf("discarded meanwhile: %+v", s)
 		}
 	})
 }

@@ -20,11 +20,14 @@ type entry[T any] struct {
 	condemned bool // it takes no more leases, for this reason:
 	reason    Reason
 	cause     error
+	retired   error // it takes no more leases either, because of Retire
 
 	gauging, gaugeAgain bool // Capacity is being read; and must be once more
 
+	place     node[*entry[T]] // in pool.values
 	born      instant
 	expires   instant // MaxLife, drawn at birth
+	idleFor   instant // IdleFor, read last
 	beatEvery instant // BeatEvery, drawn at birth
 	proved    instant // when it last passed a Check or a Beat
 	spent     error   // what Watch was told of its end
@@ -34,7 +37,7 @@ type entry[T any] struct {
 // before the lease.
 func (e *entry[T]) proof() instant { return max(e.rested, e.proved) }
 
-// noGeneration is of values that are condemned.
+// noGeneration is of values that are condemned or retired.
 const noGeneration = 1<<64 - 1
 
 // A slot is what one lease after the other is made of.
@@ -86,7 +89,8 @@ func (l Lease[T]) Doubt() {
 	}
 }
 
-// Put gives the value back, as good as it was. It does not block.
+// Put gives the value back, as good as it was. It does not block, unless IdleFor
+// does.
 func (l Lease[T]) Put() {
 	if l.slot == nil {
 		return
@@ -95,6 +99,10 @@ func (l Lease[T]) Put() {
 	p := e.pool
 	p.mu.Lock()
 	if l.slot.turn != l.turn {
+		p.mu.Unlock()
+		return
+	}
+	if p.dated && p.cfg.IdleFor != nil && !p.timeLocked(l) {
 		p.mu.Unlock()
 		return
 	}
@@ -107,6 +115,19 @@ func (l Lease[T]) Put() {
 	}
 	p.settleLocked(e)
 	p.unlock()
+}
+
+// timeLocked reads how long the value of l may be idle from now on. Until that is
+// known, the lease goes on. It reports false if somebody else ended it meanwhile.
+func (p *Pool[T]) timeLocked(l Lease[T]) (ours bool) {
+	e := l.slot.entry
+	p.mu.Unlock()
+	d := p.idleFor(e.value)
+	p.mu.Lock()
+	if ours = l.slot.turn == l.turn; ours {
+		e.idleFor = d
+	}
+	return ours
 }
 
 // Discard ends the lease because the value is broken, and returns when Close

@@ -156,8 +156,9 @@ func (p *Pool[T]) open(o *opening, permit Permit[T]) {
 
 func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 	if err == nil {
-		e.first.entry, e.first.held.owner = e, &e.first
+		e.first.entry, e.first.held.owner, e.place.owner = e, &e.first, e
 		e.gauging = true
+		e.idleFor = p.idleFor(e.value)
 		if p.cfg.Watch != nil {
 			p.cfg.Watch(e.value, func(spent error) { p.refresh(e, spent) })
 		}
@@ -181,10 +182,10 @@ func (p *Pool[T]) openEnded(o *opening, e *entry[T], err error) {
 		if err = e.spent; err == nil {
 			err = fmt.Errorf("pool: a fresh value can carry %d leases", e.capacity)
 		}
-		e.bear(now)
+		p.bearLocked(e, now)
 		p.expelLocked(e, Spent, err)
 	default:
-		e.bear(now)
+		p.bearLocked(e, now)
 		if current {
 			p.failing = nil
 			p.backoff.Reset()

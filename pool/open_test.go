@@ -72,6 +72,36 @@ func TestTheKnownCapacitySaysHowManyAreOpened(t *testing.T) {
 	})
 }
 
+func TestTheExpectedCapacitySaysHowManyAreOpenedAtFirst(t *testing.T) {
+	for _, test := range []struct{ expect, carries, first, all int }{
+		{expect: 0, carries: 10, first: 1, all: 3},
+		{expect: 10, carries: 10, first: 3, all: 3},
+		{expect: 1, carries: 10, first: 25, all: 25},
+		{expect: 100, carries: 10, first: 1, all: 3}, // it was wrong
+	} {
+		inBubble(t, func(t *testing.T, w *works) {
+			w.Expect = test.expect
+			w.Capacity = func(*item) int { return test.carries }
+			w.opening = func(ctx context.Context, _ int) error { return pause(ctx, time.Second) }
+			p := w.start()
+			var all []*getting
+			for range 25 {
+				all = append(all, begin(t.Context(), p))
+			}
+			if s := p.Stats(); s.Connecting != test.first {
+				t.Errorf("%+v: at first %d openings", test, s.Connecting)
+			}
+			for _, g := range all {
+				g.value(t)
+				defer g.lease.Put()
+			}
+			if n := w.opened(); n != test.all {
+				t.Errorf("%+v: %d openings in all", test, n)
+			}
+		})
+	}
+}
+
 func TestNobodysCancellationEndsAnOpening(t *testing.T) {
 	inBubble(t, func(t *testing.T, w *works) {
 		type key struct{}

@@ -16,7 +16,7 @@ import (
 type Pool[T any] struct {
 	cfg    Config[T]
 	epoch  time.Time // instants count from here, and none is zero
-	dated  bool      // values have dates to be looked at: MaxIdle, MaxLife, Beat
+	dated  bool      // values have dates to be looked at: MaxIdle, IdleFor, MaxLife, Beat
 	forget func()    // tells a Group that nothing is left; nil: no Group's
 
 	slept    atomic.Int64 // for how long the monotonic clock stood still
@@ -44,8 +44,9 @@ type Pool[T any] struct {
 	toldLast *waiter[T]     // in order, linked by next
 	held     list[*slot[T]] // leases out, where LeakAfter is set; oldest first
 
-	size       int // asking + connecting + overdue + idle or leased + closing
-	fit        int // values that can be lent, or will be when they are put back
+	values     list[*entry[T]] // all that are open, oldest first
+	size       int             // asking + connecting + overdue + idle or leased + closing
+	fit        int             // values that can be lent, or will be when they are put back
 	connecting int
 	overdue    int // openings that did not heed their timeout, or are from before a Reset
 	closing    int
@@ -53,7 +54,7 @@ type Pool[T any] struct {
 
 	arrivals uint64          // Gets so far that found nothing idle
 	purge    error           // what the last Reset was told
-	learned  int             // capacity of the value opened last; 0: not known yet
+	learned  int             // capacity of the value opened last, or Expect; 0: not known yet
 	life     context.Context // of this generation's openings and Beats
 	finish   context.CancelFunc
 	shut     bool
@@ -82,21 +83,22 @@ func New[T any](cfg Config[T]) *Pool[T] {
 		panic(err.Error())
 	}
 	p := &Pool[T]{cfg: cfg, epoch: time.Now().Add(-1), drained: make(chan struct{}), wakeAt: never, doubt: -1}
-	p.dated = cfg.MaxIdle > 0 || cfg.MaxLife > 0 || cfg.Beat != nil
+	p.dated = cfg.MaxIdle > 0 || cfg.IdleFor != nil || cfg.MaxLife > 0 || cfg.Beat != nil
 	p.wary = cfg.Check != nil || cfg.LeakAfter > 0 || p.dated
 	p.life, p.finish = context.WithCancel(context.Background())
 	p.waiters.init()
 	p.held.init()
+	p.values.init()
 	p.backoff = retry.Backoff{First: firstBackoff, Max: maxBackoff}
-	if cfg.Capacity == nil {
+	if p.learned = cfg.Expect; cfg.Capacity == nil {
 		p.learned = 1
 	}
 	return p
 }
 
 // Get leases a value: the one that was used last, or whatever comes first after
-// those who have waited longer. Without a deadline in ctx it waits as long as it
-// takes. The error is a *WaitError if the deadline passed, context.Cause(ctx) if
+// those who have waited longer. Without a deadline in ctx it waits for MaxWait.
+// The error is a *WaitError if that or the deadline passed, context.Cause(ctx) if
 // ctx was canceled, ErrClosed, ErrReset, or why the value could not be opened.
 func (p *Pool[T]) Get(ctx context.Context) (Lease[T], error) {
 	if ctx.Err() != nil {
@@ -133,7 +135,7 @@ func (p *Pool[T]) get(ctx context.Context) (l Lease[T], err error) {
 			return l, nil
 		}
 		p.mu.Lock()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || r.late {
 			defer p.mu.Unlock()
 			return Lease[T]{}, p.gaveUpLocked(&r)
 		}
@@ -169,7 +171,7 @@ func (p *Pool[T]) freshestLocked(proved time.Duration) (freshest *entry[T]) {
 	p.awakeLocked()
 	for _, e := range p.free {
 		switch proof := e.proof(); {
-		case e.leased > 0 || e.probing || p.now >= e.expires:
+		case e.leased > 0 || e.probing || p.now >= e.expires || p.idledLocked(e, p.now):
 		case proof < p.doubt || p.now-proof > proved:
 		case freshest == nil || proof >= freshest.proof():
 			freshest = e
@@ -235,6 +237,45 @@ func (p *Pool[T]) renewLocked() {
 	}
 	p.finish()
 	p.life, p.finish = context.WithCancel(context.Background())
+}
+
+// Retire closes those values for which match is true: the idle ones now, the leased
+// ones when their leases end. Those who wait, and what is being opened, it leaves
+// alone. It is for what has gone out of use, such as connections to an address that
+// its name no longer has. match is called under no lock, once with each value that
+// was there when Retire began; it may have been closed since. Without a cause Close
+// is told Retired.
+func (p *Pool[T]) Retire(cause error, match func(v T) bool) {
+	if cause == nil {
+		cause = Retired
+	}
+	for _, e := range p.entries() {
+		if match(e.value) {
+			p.retire(e, cause)
+		}
+	}
+}
+
+// entries returns the values that neither Reset nor anything else has condemned.
+func (p *Pool[T]) entries() (all []*entry[T]) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for e := p.values.front(); e != nil; e = e.place.next.owner {
+		if e.generation == p.generation {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+func (p *Pool[T]) retire(e *entry[T], cause error) {
+	p.mu.Lock()
+	defer p.unlock()
+	if e.generation == p.generation {
+		e.retired = cause
+		e.disownLocked()
+		p.settleLocked(e)
+	}
 }
 
 // Reclaim closes the value that was idle for longest, because somebody else needs

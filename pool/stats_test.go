@@ -198,7 +198,8 @@ func allocations(t *testing.T, want float64, f func()) {
 func TestAHitAllocatesNothing(t *testing.T) {
 	inCellar(t, func(c *cellar, cfg *pool.Config[*jar]) {
 		cfg.Check, cfg.CheckAfter = c.taste, time.Hour
-		cfg.MaxIdle, cfg.MaxLife, cfg.Max = time.Hour, 100*time.Hour, 10
+		cfg.MaxIdle, cfg.MaxLife, cfg.MaxWait, cfg.Max = time.Hour, 100*time.Hour, time.Minute, 10
+		cfg.IdleFor = func(*jar) time.Duration { return time.Hour }
 	}, func(t *testing.T, _ *cellar, p *pool.Pool[*jar]) {
 		allocations(t, 0, func() { take(t, p).Put() })
 	})

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// bear counts a fresh value and gives it its dates. Jitter is drawn here, once:
+// bearLocked counts a fresh value and gives it its dates. Jitter is drawn here, once:
 // drawn again at each look it would be none.
-func (e *entry[T]) bear(now instant) {
-	cfg := &e.pool.cfg
-	e.pool.opened++
+func (p *Pool[T]) bearLocked(e *entry[T], now instant) {
+	cfg := &p.cfg
+	p.opened++
+	p.values.insertBefore(&e.place, &p.values.root)
 	e.born, e.rested = now, now
 	e.expires = never
 	if cfg.MaxLife > 0 {
@@ -31,6 +32,7 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 	if e.leased > 0 {
 		return due
 	}
+	due = min(due, after(e.rested, e.idleFor))
 	if p.cfg.MaxIdle > 0 && p.idleLocked() > p.cfg.MinIdle {
 		due = min(due, after(e.rested, p.cfg.MaxIdle))
 	}
@@ -38,6 +40,23 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 		due = min(due, p.beatDueLocked(e))
 	}
 	return due
+}
+
+// idledLocked reports whether e, leased to nobody, has been idle for as long as it
+// may.
+func (p *Pool[T]) idledLocked(e *entry[T], now instant) bool {
+	idle := now - e.rested
+	return idle >= e.idleFor || p.cfg.MaxIdle > 0 && idle >= p.cfg.MaxIdle && p.idleLocked() > p.cfg.MinIdle
+}
+
+// idleFor is how long v may be idle, never mind MaxIdle.
+func (p *Pool[T]) idleFor(v T) time.Duration {
+	if p.cfg.IdleFor != nil {
+		if d := p.cfg.IdleFor(v); d != 0 {
+			return max(0, d)
+		}
+	}
+	return never
 }
 
 // beatDueLocked returns when e is to be asked whether it is still good: at once
@@ -83,7 +102,7 @@ func (p *Pool[T]) tendLocked(e *entry[T], now instant) {
 		p.settleLocked(e)
 		return
 	case e.leased > 0:
-	case p.cfg.MaxIdle > 0 && now-e.rested >= p.cfg.MaxIdle && p.idleLocked() > p.cfg.MinIdle:
+	case p.idledLocked(e, now):
 		p.expelLocked(e, Idled, nil)
 		return
 	case p.cfg.Beat != nil && now >= p.beatDueLocked(e) && p.beating < beatsAtOnce:
@@ -118,7 +137,7 @@ func (p *Pool[T]) judgeLocked(e *entry[T], now instant, err error) {
 	switch reason := reasonOf(err); {
 	case err == nil:
 		e.proved = now
-	case e.generation != p.generation: // the Beat was ended, by Reset or Close
+	case e.generation != p.generation: // it goes anyway, and Reset or Close may have ended the Beat
 	default:
 		p.blameLocked(e, now, reason)
 		e.condemnLocked(reason, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
+	"time"
 )
 
 // A request is one Get.
@@ -13,7 +14,10 @@ type request struct {
 	again   bool    // the value that it was lent failed its check
 	queued  bool    // it has been in the queue
 	began   instant // 0: it did not need a clock yet
+	late    bool    // MaxWait is over
 	taken   *taken
+
+	obstacle error // what was in the way when its deadline had passed
 }
 
 // A waiter is a request that found nothing to lend.
@@ -56,6 +60,9 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	case <-r.ctx.Done():
 		p.giveUp(w, r)
 		served = false
+	case <-p.expiry(r):
+		r.late = true
+		p.giveUp(w, r) // who was served in that moment may as well have it
 	}
 	if err = w.err; err == nil && !served {
 		err = p.passOn(w, r)
@@ -98,9 +105,41 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 	return w
 }
 
-// giveUp takes w, whose context has ended, out of the queue. If it was served or
-// told something meanwhile, giveUp waits for that.
+// expiry tells when MaxWait is over for r, if its context has no deadline.
+func (p *Pool[T]) expiry(r *request) <-chan time.Time {
+	if p.cfg.MaxWait == 0 {
+		return nil
+	}
+	if _, bounded := r.ctx.Deadline(); bounded {
+		return nil
+	}
+	return time.After(after(r.began, p.cfg.MaxWait) - p.clock())
+}
+
+// timedOut reports whether a deadline has ended the wait of r.
+func (r *request) timedOut() bool {
+	return r.late || errors.Is(r.ctx.Err(), context.DeadlineExceeded)
+}
+
+// giveUp takes w, whose time is over, out of the queue. What is in the way is asked
+// before: when nobody waits any more, the Ask ends, and nobody knows.
 func (p *Pool[T]) giveUp(w *waiter[T], r *request) {
+	defer p.leave(w, r) // even if Obstacle panics
+	if p.cfg.Obstacle != nil && r.timedOut() && p.asksFor(w) {
+		r.obstacle = p.cfg.Obstacle()
+	}
+}
+
+// asksFor reports whether an Ask is under way while w waits.
+func (p *Pool[T]) asksFor(w *waiter[T]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.asking != nil && w.place.listed()
+}
+
+// leave takes w out of the queue. If it was served or told something meanwhile,
+// leave waits for that.
+func (p *Pool[T]) leave(w *waiter[T], r *request) {
 	p.mu.Lock()
 	if !w.place.listed() {
 		p.mu.Unlock()
@@ -123,14 +162,17 @@ func (p *Pool[T]) passOn(w *waiter[T], r *request) error {
 	return p.gaveUpLocked(r)
 }
 
-// gaveUpLocked is what r is told after its context has ended.
+// gaveUpLocked is what r is told after its time is over.
 func (p *Pool[T]) gaveUpLocked(r *request) error {
 	cause := context.Cause(r.ctx)
-	if !errors.Is(r.ctx.Err(), context.DeadlineExceeded) {
+	if !r.timedOut() {
 		return cause // called off: nobody asks why it took so long
 	}
+	if r.late {
+		cause = errMaxWait
+	}
 	return &WaitError{Stats: p.statsLocked(), Max: p.cfg.Max, Waited: p.clock() - r.began,
-		Open: p.failing, Held: p.heldLocked(r.taken), Err: cause}
+		Obstacle: r.obstacle, Open: p.failing, Held: p.heldLocked(r.taken), Err: cause}
 }
 
 // tellLocked ends the wait of w, which is no longer queued. unlock wakes it: to

@@ -431,3 +431,190 @@ func TestAContextThatIsOverGetsNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestMaxWaitEndsAWaitWithoutADeadline(t *testing.T) {
+	for _, test := range []struct {
+		maxWait, deadline, want time.Duration
+	}{
+		{maxWait: 5 * time.Second, want: 5 * time.Second},
+		{maxWait: 5 * time.Second, deadline: time.Second, want: time.Second},
+		{maxWait: 5 * time.Second, deadline: time.Hour, want: time.Hour},
+		{deadline: time.Hour, want: time.Hour},
+	} {
+		inBubble(t, func(t *testing.T, w *works) {
+			w.Max, w.MaxWait = 1, test.maxWait
+			p := w.start()
+			l := obtain(t, p)
+			ctx := t.Context()
+			if test.deadline > 0 {
+				ctx = within(t, test.deadline)
+			}
+			g := begin(ctx, p)
+			err := g.failure(t)
+			if e := waitError(t, err); g.took != test.want || e.Waited != test.want || !errors.Is(err, context.DeadlineExceeded) || !e.Timeout() {
+				t.Errorf("%+v: after %v: %v", test, g.took, err)
+			}
+			if byMaxWait := strings.HasSuffix(err.Error(), "MaxWait is over"); byMaxWait != (test.deadline == 0) {
+				t.Errorf("%+v: it says %v", test, err)
+			}
+			if s := p.Stats(); s.Waiting != 0 || s.InUse != 1 {
+				t.Errorf("%+v: left behind: %+v", test, s)
+			}
+			l.Put()
+		})
+	}
+}
+
+func TestWithoutMaxWaitAGetWaitsAsLongAsItTakes(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.Max = 1
+		p := w.start()
+		time.AfterFunc(1000*time.Hour, obtain(t, p).Put)
+		obtain(t, p).Put()
+	})
+}
+
+func TestACancellationDuringMaxWaitIsTold(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.Max, w.MaxWait = 1, time.Minute
+		p := w.start()
+		defer obtain(t, p).Put()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		why := errors.New("the user went away")
+		time.AfterFunc(time.Second, func() { cancel(why) })
+		if _, err := p.Get(ctx); err != why {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestMaxWaitIsForTheWholeGet(t *testing.T) {
+	for name, check := range map[string]time.Duration{"a check that fails": 3 * time.Second, "a check that takes longer": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *works) {
+				w.MaxWait, w.CheckAfter, w.ProbeTimeout = 5*time.Second, time.Minute, time.Hour
+				w.Check = func(ctx context.Context, v *item) error {
+					pause(ctx, check)
+					return errors.New("stale")
+				}
+				w.opening = func(ctx context.Context, n int) error { return pause(ctx, time.Duration(n-1)*time.Minute) }
+				w.OpenTimeout = -1
+				p := w.start()
+				obtain(t, p).Put()
+				time.Sleep(time.Hour)
+				g := begin(t.Context(), p)
+				if e := waitError(t, g.failure(t)); g.took != 5*time.Second || e.Waited != g.took {
+					t.Errorf("it took %v, and says %v", g.took, e.Waited)
+				}
+				if s := p.Stats(); s.InUse != 0 || s.Waiting != 0 {
+					t.Errorf("got %+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestAValueThatComesAsMaxWaitIsOverIsLostToNobody(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.Max, w.MaxWait = 1, time.Second
+		p := w.start()
+		for range 200 { // each time the two race
+			time.AfterFunc(time.Second, obtain(t, p).Put)
+			if l, err := p.Get(t.Context()); err == nil {
+				l.Put()
+			} else {
+				waitError(t, err)
+			}
+			synctest.Wait()
+			if s := p.Stats(); s.InUse != 0 || s.Waiting != 0 || s.Idle != 1 {
+				t.Fatalf("got %+v", s)
+			}
+		}
+	})
+}
+
+func TestAGetInVainSaysWhatTheAskWaitsFor(t *testing.T) {
+	taken := errors.New("128 of 128 ports taken")
+	for _, by := range []string{"the deadline", "MaxWait"} {
+		t.Run("by "+by, func(t *testing.T) {
+			atDesk(t, func(t *testing.T, w *works, d *desk) {
+				ctx := t.Context()
+				if by == "MaxWait" {
+					w.MaxWait = time.Second
+				} else {
+					ctx = within(t, time.Second)
+				}
+				asked := 0
+				w.Obstacle = func() error {
+					asked++
+					if s := w.pool.Stats(); s.Asking != 1 || s.Waiting != 1 { // Stats would wait for ever for the lock
+						t.Errorf("asked too late: %+v", s)
+					}
+					return taken
+				}
+				p := w.start()
+				err := begin(ctx, p).failure(t)
+				if e := waitError(t, err); e.Obstacle != taken || !errors.Is(err, taken) || !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("got %#v", e)
+				}
+				if !strings.Contains(err.Error(), "0 more waiting; the next one waits: 128 of 128 ports taken: ") {
+					t.Errorf("it says %v", err)
+				}
+				if synctest.Wait(); asked != 1 || p.Stats().Asking != 0 {
+					t.Errorf("asked %d times, and %d still ask for permission", asked, p.Stats().Asking)
+				}
+			})
+		})
+	}
+}
+
+func TestNobodyAsksForAnObstacleInVain(t *testing.T) {
+	asked := func() error {
+		t.Error("asked")
+		return nil
+	}
+	t.Run("when it is called off", func(t *testing.T) {
+		atDesk(t, func(t *testing.T, w *works, d *desk) {
+			w.Obstacle = asked
+			ctx, cancel := context.WithCancel(t.Context())
+			g := begin(ctx, w.start())
+			cancel()
+			if err := g.failure(t); err != context.Canceled {
+				t.Errorf("got %v", err)
+			}
+		})
+	})
+	t.Run("when no Ask is under way", func(t *testing.T) {
+		atDesk(t, func(t *testing.T, w *works, d *desk) {
+			w.Obstacle, w.Max = asked, 1
+			p := w.start()
+			first := begin(t.Context(), p)
+			d.grant <- nil
+			first.value(t)
+			_, err := p.Get(within(t, time.Second))
+			if e := waitError(t, err); e.Obstacle != nil || strings.Contains(err.Error(), "the next one") {
+				t.Errorf("got %v", err)
+			}
+			first.lease.Put()
+		})
+	})
+}
+
+func TestAPanicInObstacleLeavesTheBooksRight(t *testing.T) {
+	atDesk(t, func(t *testing.T, w *works, d *desk) {
+		w.Obstacle = func() error { panic("a bug in Obstacle") }
+		p := w.start()
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("Get has swallowed the panic")
+				}
+			}()
+			p.Get(within(t, time.Second))
+		}()
+		synctest.Wait()
+		if s := p.Stats(); s.Waiting != 0 || s.Asking != 0 || s.Size != 0 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}

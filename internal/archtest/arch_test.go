@@ -23,7 +23,7 @@ var rooms = map[string][]string{
 	"dialer/budget":            {"keepalive/netpath"},
 	"dialer/budget/budgettest": {"dialer/budget", "keepalive/netpath"},
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
-	"httpx":                    {"dialer", "keepalive", "keepalive/netpath"},
+	"httpx":                    {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry"},
 	"pool":                     {"internal/retry"},
 	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool"},
 	"internal/leak":            {},
@@ -42,6 +42,7 @@ var mains = []string{"examples/", "internal/natlab/"}
 // standard library's.
 var borrowed = map[string][]string{
 	"github.com/cenkalti/backoff/v4": {"internal/retry"},
+	"golang.org/x/net/http/httpguts": {"httpx"},
 	"golang.org/x/sys/unix":          {"keepalive", "internal/natlab"},
 	"golang.org/x/sys/windows":       {"keepalive", "dialer"},
 }

@@ -91,6 +91,13 @@ type Pool struct {
 
 type key struct{ network, address string }
 
+// An owner is whom ports belong to, for fairness: a dialer's pooled connections to
+// one address.
+type owner struct {
+	dialer  *dialer.Dialer
+	address string
+}
+
 // New returns a pool of connections that d dials; nil is the zero Dialer. It
 // dials nothing before the first Get, and panics if cfg.Validate finds something
 // wrong.
@@ -196,12 +203,13 @@ func (p *Pool) Close(ctx context.Context) error {
 func (p *Pool) config(k key) pool.Config[*conn] {
 	cfg := pool.Config[*conn]{
 		Ask: func(ctx context.Context) (pool.Permit[*conn], error) {
-			r, err := p.dialer.Reserve(ctx, k.network, k.address)
+			r, err := p.reserve(ctx, k)
 			if err != nil {
 				return nil, err
 			}
-			return &permit{p, k, r}, nil
+			return r, nil
 		},
+		Obstacle:     func() error { return cmp.Or(p.dialer.Ledger, dialer.DefaultLedger).Obstacle(p.owner(k)) },
 		Close:        func(c *conn, cause error) { p.end(k, c, cause) },
 		Watch:        func(c *conn, ended func(error)) { p.watcher.Watch(c.flow.Conn, func() { ended(c.ended()) }) },
 		Check:        func(_ context.Context, c *conn) error { return reason(c.check()) },
@@ -270,12 +278,23 @@ func (p *Pool) end(k key, c *conn, cause error) {
 	})
 }
 
-func (p *Pool) dial(ctx context.Context, k key) (*conn, error) {
-	r, err := p.dialer.Reserve(ctx, k.network, k.address)
+func (p *Pool) owner(k key) owner { return owner{p.dialer, k.address} }
+
+// reserve waits for a port for one more connection.
+func (p *Pool) reserve(ctx context.Context, k key) (*permit, error) {
+	r, err := p.dialer.Reserve(dialer.WithOwner(ctx, p.owner(k)), k.network, k.address)
 	if err != nil {
 		return nil, err
 	}
-	return (&permit{p, k, r}).Open(ctx)
+	return &permit{p, k, r}, nil
+}
+
+func (p *Pool) dial(ctx context.Context, k key) (*conn, error) {
+	r, err := p.reserve(ctx, k)
+	if err != nil {
+		return nil, err
+	}
+	return r.Open(ctx)
 }
 
 // reason tells what says nothing of other connections from what may.
@@ -319,7 +338,7 @@ type permit struct {
 
 // Open dials, and says what is to be said before the connection can be used.
 func (p *permit) Open(ctx context.Context) (*conn, error) {
-	dialed, err := p.Dial(ctx)
+	dialed, err := p.Dial(dialer.WithOwner(ctx, p.pool.owner(p.key))) // it may wait for another address's port
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,127 @@
+package httpx
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// drainBytes and drainTime bound what is read of a body that nobody wants to save
+	// its connection: what net/http has from Go 1.27 on.
+	drainBytes = 256 << 10
+	drainTime  = 50 * time.Millisecond
+)
+
+// A body is a response's. When it is over, so is its exchange.
+type body struct {
+	io.ReadCloser // net/http's
+	x             *exchange
+	left          int64 // bytes; negative: nobody knows
+	over          atomic.Bool
+	unhook        func() bool // from the request's context; nil: net/http listens to that
+}
+
+// wrap makes the body of resp end the exchange.
+func (x *exchange) wrap(resp *http.Response) io.ReadCloser {
+	b := &body{ReadCloser: resp.Body, x: x, left: resp.ContentLength}
+	if x.done != nil {
+		b.unhook = x.listen()
+	}
+	if x.user.leaky.Load() {
+		x.place = callers()
+	}
+	runtime.SetFinalizer(b, (*body).forgotten) // a Cleanup would be two more allocations for each response
+	return b
+}
+
+// listen ends the exchange when the caller calls it off while the body is read.
+func (x *exchange) listen() (unhook func() bool) {
+	ctx := x.Context()
+	if x.Cancel != nil {
+		ctx, x.release = withCancel(ctx, x.Cancel)
+	}
+	return context.AfterFunc(ctx, func() { x.cancel(context.Cause(ctx)) })
+}
+
+func (b *body) Read(p []byte) (n int, err error) {
+	n, err = b.ReadCloser.Read(p)
+	if b.left > 0 {
+		b.left = max(0, b.left-int64(n))
+	}
+	if err != nil {
+		if b.x.done != nil && err != io.EOF {
+			if why := b.x.canceled(); why != nil {
+				err = why
+			}
+		}
+		b.end(err == io.EOF)
+	}
+	return n, err
+}
+
+// Close gives the rest up. It is read all the same if that saves the connection and
+// takes no longer than 50 ms and 256 KiB.
+func (b *body) Close() error {
+	if b.over.Load() || b.x.conn.shared || b.left > drainBytes {
+		err := b.ReadCloser.Close()
+		b.end(b.x.conn.shared)
+		return err
+	}
+	b.end(drain(b.ReadCloser))
+	return nil
+}
+
+func (b *body) end(clean bool) {
+	if b.over.Swap(true) {
+		return
+	}
+	runtime.SetFinalizer(b, nil)
+	if b.unhook != nil {
+		b.unhook()
+	}
+	b.x.over(clean)
+}
+
+// drain reads the rest of a body, within bounds, and closes it. It reports whether that
+// was all.
+func drain(body io.ReadCloser) bool {
+	defer body.Close()
+	defer time.AfterFunc(drainTime, func() { body.Close() }).Stop()
+	n, err := io.CopyN(io.Discard, body, drainBytes+1)
+	return n <= drainBytes && err == io.EOF
+}
+
+// forgotten takes the connection back from a caller who has lost the body without Close.
+func (b *body) forgotten() {
+	x := b.x
+	x.user.leaky.Store(true)
+	if log := x.transport.Logger; log != nil {
+		log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
+			"made", cmp.Or(x.place, "not known: the next one will be"))
+	}
+	go func() { // what this takes is not the garbage collector's affair
+		b.ReadCloser.Close()
+		b.end(x.conn.shared)
+	}()
+}
+
+// callers names the function and line that made the request: the first one that is
+// neither natwise's nor net/http's.
+func callers() string {
+	var stack [32]uintptr
+	frames := runtime.CallersFrames(stack[:runtime.Callers(3, stack[:])])
+	for {
+		f, more := frames.Next()
+		ours := strings.HasPrefix(f.Function, "github.com/natwise/natwise/httpx.") || strings.HasPrefix(f.Function, "net/http.")
+		if !more || !ours {
+			return fmt.Sprintf("%s (%s:%d)", f.Function, f.File, f.Line)
+		}
+	}
+}

@@ -1,0 +1,352 @@
+package httpx
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/pool"
+)
+
+// An exchange is one request on one connection. It is also the context of a request that
+// may be finished unseen: that has the values of the caller's, and ends when nobody wants
+// the answer any more, which may be later.
+type exchange struct {
+	*http.Request // what is sent
+	transport     *Transport
+	user          *user
+	conn          *conn
+	lease         pool.Lease[*conn]
+
+	began         time.Time
+	kept          bool  // its connection has carried others before
+	written, read int64 // by the flow, before
+	err           error // if it failed
+	fate          fate
+
+	release context.CancelFunc // frees what net/http keeps of a request that failed; nil: nothing
+	place   string             // where the request was made; "": nobody has looked
+
+	// For a request that may be finished unseen, for so long; else zero.
+	within time.Duration
+	done   chan struct{} // closed when nobody wants the answer
+	answer chan answer   // of one
+
+	mu        sync.Mutex // guards the fields below
+	why       error      // for which done was closed
+	then      []func()   // to be called then
+	abandoned bool       // by its caller; the answer is on its way
+	timer     *time.Timer
+}
+
+type answer struct {
+	resp *http.Response
+	err  error
+}
+
+var errCanceled = errors.New("net/http: request canceled")
+
+// lease waits for a connection on r and begins an exchange there.
+func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
+	ctx := req.Context()
+	if req.Cancel != nil {
+		var stop context.CancelFunc
+		ctx, stop = withCancel(ctx, req.Cancel)
+		defer stop()
+	}
+	trace := httptrace.ContextClientTrace(ctx)
+	if trace != nil && trace.GetConn != nil {
+		trace.GetConn(r.host)
+	}
+	u := t.user
+	if !u.enter() {
+		return nil, errClosed
+	}
+	for {
+		l, err := u.stock.group.Get(ctx, r)
+		if err != nil {
+			u.leave()
+			return nil, err
+		}
+		c := l.Value()
+		reused, idle, err := c.begin(u)
+		if err != nil {
+			l.Discard(err)
+			continue
+		}
+		if trace != nil && trace.GotConn != nil {
+			trace.GotConn(httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: reused && idle > 0, IdleTime: idle})
+		}
+		return &exchange{
+			Request: req, transport: t, user: u, conn: c, lease: l,
+			began: time.Now(), kept: reused, written: c.flow.BytesWritten(), read: c.flow.BytesRead(),
+		}, nil
+	}
+}
+
+// withCancel returns ctx that also ends when canceled is closed, the way in which
+// requests were called off before there were contexts.
+func withCancel(ctx context.Context, canceled <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-canceled:
+			cancel(errCanceled)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+// run sends the request and returns the answer.
+func (x *exchange) run() (*http.Response, error) {
+	resp, err := x.send()
+	if err != nil {
+		x.err, x.fate = err, x.judge(err) // before the goodbye of TLS counts as something written
+		x.over(false)
+		return nil, err
+	}
+	return x.deliver(resp), nil
+}
+
+// send is net/http's RoundTrip. What is called off on HTTP/2 leaves the connection as it is;
+// on HTTP/1 it ends it, by RST since the late answer would turn a FIN into one anyway.
+func (x *exchange) send() (*http.Response, error) {
+	if x.conn.shared {
+		return x.conn.cc.RoundTrip(x.Request)
+	}
+	x.conn.flow.Asked()
+	resp, err := x.sendAlone()
+	if err == nil {
+		x.conn.flow.Answered()
+	}
+	return resp, err
+}
+
+func (x *exchange) sendAlone() (*http.Response, error) {
+	ctx := x.Context()
+	if ctx.Done() == nil && x.Cancel == nil {
+		return x.conn.cc.RoundTrip(x.Request)
+	}
+	if x.within = x.finishWithin(); x.within > 0 {
+		return x.sendApart()
+	}
+	// net/http never ends the context that it derives if the request fails: that is
+	// not to pile up for long below the caller's.
+	if deadline, ok := ctx.Deadline(); ok && deadline.Sub(x.began) < time.Minute {
+		return x.conn.cc.RoundTrip(x.Request)
+	}
+	ctx, x.release = context.WithCancel(ctx)
+	return x.conn.cc.RoundTrip(x.WithContext(ctx))
+}
+
+// finishWithin is for how long the exchange may be finished unseen. Zero: not at all.
+func (x *exchange) finishWithin() time.Duration {
+	switch d := x.transport.FinishWithin; {
+	case hasBody(x.Request):
+		return 0
+	case d != 0:
+		return max(0, d)
+	case x.conn.flow.Scarce():
+		return defaultFinish
+	}
+	return 0
+}
+
+// sendApart sends the request in a goroutine of its own, which may outlast the caller.
+func (x *exchange) sendApart() (*http.Response, error) {
+	x.done = make(chan struct{})
+	x.answer = make(chan answer, 1)
+	req := x.WithContext(x)
+	req.Cancel = nil
+	go x.perform(req)
+	select {
+	case a := <-x.answer:
+		return a.resp, a.err
+	case <-x.Context().Done():
+		return x.callOff(context.Cause(x.Context()))
+	case <-x.Cancel:
+		return x.callOff(errCanceled)
+	}
+}
+
+// perform sends the request, and hears the answer out if nobody waits for it any more.
+func (x *exchange) perform(req *http.Request) {
+	resp, err := x.conn.cc.RoundTrip(req)
+	x.mu.Lock()
+	abandoned := x.abandoned
+	if !abandoned {
+		x.answer <- answer{resp, err}
+	}
+	x.mu.Unlock()
+	if abandoned {
+		x.finish(resp, err)
+	}
+}
+
+// callOff leaves an exchange to itself. The answer may be there already.
+func (x *exchange) callOff(why error) (*http.Response, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	select {
+	case a := <-x.answer:
+		return a.resp, a.err
+	default:
+	}
+	x.abandoned = true
+	x.timer = time.AfterFunc(x.within, func() { x.cancel(why) })
+	return nil, why
+}
+
+// finish hears out an answer that nobody waits for.
+func (x *exchange) finish(resp *http.Response, err error) {
+	defer x.timer.Stop()
+	if err != nil {
+		x.over(false)
+		return
+	}
+	x.conn.flow.Answered()
+	if !bodied(resp, x.Request) {
+		x.over(true)
+		return
+	}
+	x.over(drain(resp.Body))
+}
+
+// cancel says that nobody wants the answer any more.
+func (x *exchange) cancel(why error) {
+	x.mu.Lock()
+	if x.why != nil {
+		x.mu.Unlock()
+		return
+	}
+	x.why = why
+	then := x.then
+	x.then = nil
+	close(x.done)
+	x.mu.Unlock()
+	for _, f := range then {
+		if f != nil {
+			f()
+		}
+	}
+}
+
+// canceled returns what cancel was told.
+func (x *exchange) canceled() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.why
+}
+
+var _ context.Context = (*exchange)(nil)
+
+func (x *exchange) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (x *exchange) Done() <-chan struct{}       { return x.done }
+func (x *exchange) Value(key any) any           { return x.Context().Value(key) }
+
+func (x *exchange) Err() error {
+	switch why := x.canceled(); {
+	case why == nil:
+		return nil
+	case errors.Is(why, context.DeadlineExceeded):
+		return context.DeadlineExceeded
+	}
+	return context.Canceled
+}
+
+// AfterFunc spares package context a goroutine for each context below x.
+func (x *exchange) AfterFunc(f func()) (stop func() bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.why != nil {
+		go f()
+		return func() bool { return false }
+	}
+	i := len(x.then)
+	x.then = append(x.then, f)
+	return func() bool {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		if x.then == nil || x.then[i] == nil {
+			return false
+		}
+		x.then[i] = nil
+		return true
+	}
+}
+
+// over ends the exchange. If it is clean, its connection can have the next one.
+func (x *exchange) over(clean bool) {
+	c := x.conn
+	switch {
+	case c.shared && usedUp(x.err):
+		c.end()
+		x.lease.Discard(x.err)
+	case c.shared && x.unanswered():
+		c.end()
+		x.lease.Discard(errSilent)
+	case c.shared || clean && c.free():
+		c.end()
+		x.lease.Put() // what has ended is not lent again: begin looks
+	default:
+		x.lease.Discard(cmp.Or(x.err, errBroken))
+	}
+	if x.release != nil {
+		x.release()
+	}
+	x.user.leave()
+}
+
+// unanswered reports whether the request's deadline has passed while nothing at all came on
+// a connection that is shared: it takes no more, but who is on it may go on waiting.
+func (x *exchange) unanswered() bool {
+	return x.Context().Err() == context.DeadlineExceeded && silent(x.conn.flow, x.began)
+}
+
+// deliver hands the response to the caller. With its body the exchange is over.
+func (x *exchange) deliver(resp *http.Response) *http.Response {
+	if !x.conn.shared {
+		x.conn.heed(resp.Header)
+	}
+	switch {
+	case upgraded(resp):
+		x.conn.given.Store(true)
+		x.over(false)
+	case !bodied(resp, x.Request):
+		x.over(true)
+	default:
+		resp.Body = x.wrap(resp)
+	}
+	return resp
+}
+
+// upgraded reports whether the connection is the caller's own from now on.
+func upgraded(resp *http.Response) bool {
+	_, writable := resp.Body.(io.Writer)
+	return writable
+}
+
+// bodied reports whether resp has a body, at whose end the exchange is over.
+func bodied(resp *http.Response, req *http.Request) bool {
+	return req.Method != http.MethodHead && resp.ContentLength != 0 && resp.Body != http.NoBody
+}
+
+// hasBody reports whether req has one.
+func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
+
+// silent reports whether nothing has come on the connection for as long as since began,
+// though nothing has to be sent again: a machine on the way may acknowledge what it
+// throws away.
+func silent(c *dialer.Conn, began time.Time) bool {
+	info, err := c.Info()
+	waited := time.Since(began)
+	return err == nil && waited >= max(leastSilence, 3*info.RTO) && info.LastProof+kernelTick >= waited &&
+		info.Retransmits == 0 && !c.Suspect()
+}

@@ -1,0 +1,229 @@
+package httpx
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive"
+)
+
+// A fate is what became of a request that failed on its connection.
+type fate uint8
+
+const (
+	final     fate = iota // it may have run, or would fail again
+	lost                  // its kept connection died before the answer: it may have run, or not
+	untouched             // it cannot have run
+)
+
+const (
+	// maxReplays is how often a request is sent again that cannot have run, where
+	// the server had a part in that.
+	maxReplays = 6
+
+	// cancelGrace is how long http.Client may take to notice that its own timeout
+	// has passed, so that its error can say so.
+	cancelGrace = 10 * time.Millisecond
+)
+
+// send sends req until it has run, or may have.
+func (t *Transport) send(req *http.Request) (*http.Response, error) {
+	r, err := t.route(req)
+	if err != nil {
+		closeBody(req)
+		return nil, unsent(err)
+	}
+	sent, b := guard(req)
+	var replays replays
+	for {
+		x, err := t.lease(sent, r)
+		if err != nil {
+			b.finish(sent)
+			return nil, unsent(timedOut(req, err))
+		}
+		resp, err := x.run()
+		if err == nil {
+			b.settle()
+			resp.Request = req
+			return resp, nil
+		}
+		if b.failed() {
+			x.fate = final
+		}
+		if replays.allow(x) {
+			if again, fresh := b.rewind(sent); again != nil {
+				sent, b = again, fresh
+				continue
+			}
+		}
+		b.finish(sent)
+		if err = x.explain(err); x.fate == untouched {
+			err = unsent(err)
+		}
+		return nil, err
+	}
+}
+
+// replays counts them for one request.
+type replays struct{ lost, fresh, all int }
+
+// allow reports whether the request of x may be sent again.
+func (r *replays) allow(x *exchange) bool {
+	switch {
+	case x.fate == lost && !idempotent(x.Request), x.fate == final:
+		return false
+	case x.fate == lost:
+		r.lost++
+	case !x.kept: // it dislikes us
+		r.fresh++
+	case !x.conn.shared: // one more of those that died idle
+		return true
+	}
+	r.all++
+	return r.lost <= 1 && r.fresh <= 1 && r.all <= maxReplays
+}
+
+// judge says what became of a request, by what the connection has carried.
+func (x *exchange) judge(err error) fate {
+	switch {
+	case x.Context().Err() != nil || x.calledOff():
+		return final
+	case refused(err):
+		return untouched
+	case !died(err):
+		return final
+	case isNamed(err, "http.nothingWrittenError") || x.conn.flow.BytesWritten() == x.written:
+		return untouched
+	case !x.kept:
+		return final
+	case x.conn.shared || isNamed(err, "http.transportReadFromServerError") || x.conn.flow.BytesRead() == x.read:
+		return lost
+	}
+	return final
+}
+
+func (x *exchange) calledOff() bool {
+	select {
+	case <-x.Cancel:
+		return true
+	default:
+		return false
+	}
+}
+
+// refused reports whether err says that the server, or HTTP/2 on this side, has not
+// processed the request.
+func refused(err error) bool {
+	var stream streamError
+	if errors.As(err, &stream) {
+		return stream.Code == refusedStream
+	}
+	return usedUp(err)
+}
+
+// usedUp reports whether err says that an HTTP/2 connection takes no more requests, not
+// even this one. net/http has no values for that.
+func usedUp(err error) bool {
+	if err == nil {
+		return false
+	}
+	switch err.Error() {
+	case "http2: client conn not usable",
+		"http2: client conn could not be established",
+		"http2: Transport received Server's graceful shutdown GOAWAY": // of a stream beyond the last
+		return true
+	}
+	return false
+}
+
+// A streamError is what net/http's errors.As fills in from its own.
+type streamError struct {
+	StreamID uint32
+	Code     streamCode
+	Cause    error
+}
+
+type streamCode uint32
+
+const refusedStream streamCode = 7 // RFC 9113, section 7
+
+func (e streamError) Error() string { return "httpx: HTTP/2 stream error" }
+
+// isNamed reports whether err has that type, which net/http does not export.
+func isNamed(err error, name string) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if reflect.TypeOf(err).String() == name {
+			return true
+		}
+	}
+	return false
+}
+
+// explain returns what the caller is told.
+func (x *exchange) explain(err error) error {
+	if ctx := x.Context(); ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return timedOut(x.Request, context.Cause(ctx))
+	}
+	for isNamedItself(err, "http.nothingWrittenError") || isNamedItself(err, "http.transportReadFromServerError") {
+		err = errors.Unwrap(err) // as net/http does
+	}
+	return err
+}
+
+func isNamedItself(err error, name string) bool { return reflect.TypeOf(err).String() == name }
+
+// timedOut waits until http.Client knows that its own timeout has passed, if that is why
+// the context of req has ended.
+func timedOut(req *http.Request, err error) error {
+	if req.Cancel != nil && req.Context().Err() == context.DeadlineExceeded {
+		grace := time.NewTimer(cancelGrace)
+		defer grace.Stop()
+		select {
+		case <-req.Cancel:
+		case <-grace.C:
+		}
+	}
+	return err
+}
+
+// unsent marks an error of a request of which nothing was sent.
+func unsent(err error) error {
+	if dialer.SafeToRetry(err) {
+		return err
+	}
+	return &unsentError{err}
+}
+
+type unsentError struct{ err error }
+
+func (e *unsentError) Error() string     { return e.err.Error() }
+func (e *unsentError) Unwrap() error     { return e.err }
+func (e *unsentError) SafeToRetry() bool { return true }
+func (e *unsentError) Timeout() bool     { return keepalive.FaultOf(e.err) == keepalive.Deadline }
+func (e *unsentError) Temporary() bool   { return false }
+
+// died reports whether err says that the connection did.
+func died(err error) bool {
+	switch keepalive.FaultOf(err) {
+	case keepalive.Blackhole, keepalive.Unreachable, keepalive.Reset, keepalive.Finished, keepalive.Shut:
+		return true
+	}
+	// For these net/http has no values.
+	for _, text := range []string{
+		"http2: client connection lost", // a ping without an answer
+		"http2: client connection force closed",
+		"http: server closed idle connection",
+		"http: persistConn.readLoop exiting",
+		"ClientConn closed",
+	} {
+		if strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return false
+}

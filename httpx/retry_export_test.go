@@ -1,0 +1,24 @@
+package httpx
+
+import "net/http"
+
+// Do is what a Transport does with each request, with something else that sends it.
+func (r *Retry) Do(req *http.Request, send func(*http.Request) (*http.Response, error)) (*http.Response, error) {
+	return r.do(req, send)
+}
+
+// Destinations is how many of them are remembered.
+func (r *Retry) Destinations() int {
+	r.budgets.mu.Lock()
+	defer r.budgets.mu.Unlock()
+	return len(r.budgets.of)
+}
+
+func (r *Retry) Validate() error { return r.validate() }
+
+var RetryAfter = retryAfter
+
+const (
+	Longest    = longest
+	MaxBudgets = maxBudgets
+)

@@ -1,0 +1,131 @@
+package httpx
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/pool"
+)
+
+const (
+	// sweepEvery is how often names are looked up again, less up to a quarter.
+	sweepEvery = time.Minute
+
+	// missingFor is in how many look-ups in a row an address must be missing before
+	// its connections go: a name with many addresses may tell some at a time.
+	missingFor = 3
+
+	lookupTimeout = 10 * time.Second
+)
+
+// errMoved says that the name does not lead to the connection's address any more.
+var errMoved = errors.New("httpx: its address is no longer in the record of its name")
+
+// A sweeper looks, while there are connections, after those that nobody uses. The zero
+// sweeper is at rest.
+type sweeper struct {
+	mu      sync.Mutex // guards the fields below
+	timer   *time.Timer
+	stopped bool
+	end     context.CancelFunc // of the sweep under way
+}
+
+// wake has the stock be swept from time to time.
+func (s *stock) wake() {
+	w := &s.sweeper
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer == nil && !w.stopped {
+		w.timer = time.AfterFunc(sweepEvery-rand.N(sweepEvery/4), s.sweep)
+	}
+}
+
+func (w *sweeper) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopped = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.end != nil {
+		w.end()
+	}
+}
+
+// sweep retires connections that lead to where their name does not lead any more, or on
+// which the server takes no more requests. When none is left it rests.
+func (s *stock) sweep() {
+	w := &s.sweeper
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	w.mu.Lock()
+	w.timer, w.end = nil, end
+	stopped := w.stopped
+	w.mu.Unlock()
+	if stopped {
+		return
+	}
+	left := false
+	for r, p := range s.group.Pools() {
+		left = true
+		s.sweepRoute(ctx, r, p)
+	}
+	if left {
+		s.wake()
+	}
+}
+
+func (s *stock) sweepRoute(ctx context.Context, r route, p *pool.Pool[*conn]) {
+	p.Retire(errSpent, (*conn).spent)
+	host, ok := r.name()
+	if !ok {
+		return
+	}
+	addrs, err := lookup(ctx, s.dialer, host)
+	if err != nil {
+		return // nobody knows
+	}
+	p.Retire(errMoved, func(c *conn) bool {
+		remote, err := netip.ParseAddrPort(c.flow.RemoteAddr().String())
+		if err != nil || slices.Contains(addrs, remote.Addr().Unmap()) {
+			c.missing.Store(0)
+			return false
+		}
+		return c.missing.Add(1) >= missingFor
+	})
+}
+
+// name returns the name that is looked up for r, if it is one.
+func (r route) name() (string, bool) {
+	address, err := r.dials()
+	if err != nil {
+		return "", false
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", false
+	}
+	_, err = netip.ParseAddr(host)
+	return host, err != nil
+}
+
+func lookup(ctx context.Context, d *dialer.Dialer, host string) ([]netip.Addr, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	var resolver dialer.Resolver = net.DefaultResolver
+	if d.Resolver != nil {
+		resolver = d.Resolver
+	}
+	addrs, err := resolver.LookupNetIP(ctx, "ip", host)
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs, err
+}
