@@ -1,6 +1,10 @@
 package dialer_test
 
 import (
+	"context"
+	"errors"
+	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,4 +105,81 @@ func TestADialBeforeTheFailureWasKnownDoesNotEndTheBackoff(t *testing.T) {
 			t.Errorf("got %v", a)
 		}
 	})
+}
+
+// dialFor begins a dial for an owner, and returns when it waits or has ended. The
+// function that it returns calls it off.
+func (l *lab) dialFor(owner any, address string) (callOff func()) {
+	ctx, cancel := context.WithCancel(dialer.WithOwner(l.Context(), owner))
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if c, err := l.dialer().DialContext(ctx, "tcp", address); err == nil {
+			c.Close()
+		}
+	}()
+	synctest.Wait()
+	return func() {
+		cancel()
+		<-done
+	}
+}
+
+func TestAnOwnerIsToldWhatItsDialsWaitFor(t *testing.T) {
+	inLab(t, 1, func(t *testing.T, lab *lab) {
+		lab.serve(first, second)
+		lab.ledger.MaxWait = -1
+		if err := lab.ledger.Obstacle("mine"); err != nil {
+			t.Errorf("before the first dial: %v", err)
+		}
+		one, two := lab.dial(lab.dialer(), first), lab.dial(lab.dialer(), second)
+		theirs := lab.dialFor("theirs", second)
+		if err := lab.ledger.Obstacle("mine"); err != nil {
+			t.Errorf("while somebody else waits: %v", err)
+		}
+		time.Sleep(time.Second)
+		mine := lab.dialFor("mine", first)
+		time.Sleep(time.Second)
+		later := lab.dialFor("mine", second)
+		err := lab.ledger.Obstacle("mine")
+		var b *dialer.BudgetError
+		if !errors.As(err, &b) || !errors.Is(err, dialer.ErrBudget) || b.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
+		}
+		if a := b.Account; a.Key.Dest.String() != first || a.Active != 1 || a.Waiting != 1 || a.OldestWait != time.Second {
+			t.Errorf("it names %v, waited for for %v", a, a.OldestWait)
+		}
+		if want := "1 of 1 ports taken (1 active), 1 waiting"; !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%q does not end with %q", err, want)
+		}
+		mine()
+		if err := lab.ledger.Obstacle("mine"); !errors.As(err, &b) || b.Account.Key.Dest.String() != second || b.Account.Waiting != 2 {
+			t.Errorf("of the later dial it says %v", err)
+		}
+		later()
+		if err := lab.ledger.Obstacle("mine"); err != nil {
+			t.Errorf("when none waits any more: %v", err)
+		}
+		theirs()
+		one.Close()
+		two.Close()
+	})
+}
+
+func TestAnOwnerWhoseAddressFailsIsToldSo(t *testing.T) {
+	inLab(t, 4, func(t *testing.T, lab *lab) {
+		lab.dialFor("mine", third)() // nobody is there
+		callOff := lab.dialFor("mine", third)
+		if err := lab.ledger.Obstacle("mine"); !errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, dialer.ErrBudget) {
+			t.Errorf("got %v", err)
+		}
+		callOff()
+	})
+}
+
+func TestALedgerThatIsWrongHasNoObstacle(t *testing.T) {
+	l := dialer.Ledger{Path: netpath.Profile{Limits: []netpath.Limit{{Scope: netpath.Destination, N: -5}}}}
+	if err := l.Obstacle("mine"); err != nil {
+		t.Errorf("got %v", err)
+	}
 }

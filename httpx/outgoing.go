@@ -1,10 +1,12 @@
 package httpx
 
 import (
+	"bytes"
 	"io"
 	"net/http"
 	"os"
 	"reflect"
+	"strings"
 	"sync"
 )
 
@@ -38,8 +40,14 @@ func guard(req *http.Request) (*http.Request, *outgoing) {
 // inMemory reports whether body is what http.NewRequest makes of bytes and strings,
 // which goes out in one packet with the header. Closing it does nothing.
 func inMemory(body io.ReadCloser) bool {
-	t := reflect.TypeOf(body)
-	return t == nopCloser || t == nopCloserWriterTo
+	if t := reflect.TypeOf(body); t != nopCloser && t != nopCloserWriterTo {
+		return false
+	}
+	switch reflect.ValueOf(body).Field(0).Interface().(type) {
+	case *bytes.Reader, *bytes.Buffer, *strings.Reader:
+		return true
+	}
+	return false
 }
 
 var (
@@ -57,7 +65,7 @@ func (b *outgoing) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && err != io.EOF {
 		b.mu.Lock()
-		b.broken = true
+		b.broken = b.broken || !b.closed // after that an error is of no interest
 		b.mu.Unlock()
 	}
 	return n, err

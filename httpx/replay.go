@@ -55,7 +55,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		if b.failed() {
 			x.fate = final
 		}
-		if replays.allow(x) {
+		if replays.allow(x) && t.affords(x) {
 			if again, fresh := b.rewind(sent); again != nil {
 				sent, b = again, fresh
 				continue
@@ -75,7 +75,7 @@ type replays struct{ lost, fresh, all int }
 // allow reports whether the request of x may be sent again.
 func (r *replays) allow(x *exchange) bool {
 	switch {
-	case x.fate == lost && !idempotent(x.Request), x.fate == final:
+	case x.fate == final:
 		return false
 	case x.fate == lost:
 		r.lost++
@@ -88,10 +88,19 @@ func (r *replays) allow(x *exchange) bool {
 	return r.lost <= 1 && r.fresh <= 1 && r.all <= maxReplays
 }
 
+// affords reports whether a request that may have run may run twice. It counts as a retry
+// where those are counted.
+func (t *Transport) affords(x *exchange) bool {
+	if x.fate != lost {
+		return true
+	}
+	return t.Retry.idempotent(x.Request) && (t.Retry == nil || t.Retry.spend(x.Request))
+}
+
 // judge says what became of a request, by what the connection has carried.
 func (x *exchange) judge(err error) fate {
 	switch {
-	case x.Context().Err() != nil || x.calledOff():
+	case calledOff(x.Request):
 		return final
 	case refused(err):
 		return untouched
@@ -105,15 +114,6 @@ func (x *exchange) judge(err error) fate {
 		return lost
 	}
 	return final
-}
-
-func (x *exchange) calledOff() bool {
-	select {
-	case <-x.Cancel:
-		return true
-	default:
-		return false
-	}
 }
 
 // refused reports whether err says that the server, or HTTP/2 on this side, has not
@@ -216,6 +216,7 @@ func died(err error) bool {
 	// For these net/http has no values.
 	for _, text := range []string{
 		"http2: client connection lost", // a ping without an answer
+		"http2: server sent GOAWAY and closed the connection",
 		"http2: client connection force closed",
 		"http: server closed idle connection",
 		"http: persistConn.readLoop exiting",

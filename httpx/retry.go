@@ -34,12 +34,13 @@ import (
 // and must not be copied; set its fields before the first request, not after. Where an
 // SDK retries by itself, leave Transport.Retry nil: three times three is nine.
 type Retry struct {
-	// Attempts is how often a request is sent at most, the first time included.
-	// Zero: 3.
+	// Attempts is how many are made for a request at most, the first included. What
+	// the Transport sends again by itself belongs to the same attempt. Zero: 3.
 	Attempts int
 
 	// First and Max bound the waits between attempts. Each is drawn between zero and
-	// a bound that doubles from First to Max. Zero: 100 ms, 10 s.
+	// a bound that doubles from First to Max. Zero: 100 ms, and 10 s or First if that
+	// is more.
 	//
 	// A response's Retry-After comes on top, and up to a quarter of it once more, so
 	// that not all come back at the same moment. Where the wait would not end before
@@ -60,13 +61,13 @@ type Retry struct {
 	Statuses []int
 
 	// Budget is how many retries a destination (host and port) gets for each request
-	// that it has answered at the first attempt: for a long time none gets more than
-	// that times its load, and one that is down gets none. Zero: 0.1. Negative: as
+	// that it has answered at the first attempt. In the long run they add no more
+	// than this share to its load, and nothing if it is down. Zero: 0.1. Negative: as
 	// many as Attempts allows.
 	//
 	// So that retries help where there is little traffic too, a destination has 10 to
-	// begin with, and again after an hour without a request. It saves up those of a
-	// thousand requests.
+	// begin with, and again after an hour without a request. What a thousand requests
+	// have earned can be saved up.
 	Budget float64
 
 	budgets budgets
@@ -298,10 +299,8 @@ func cutShort(err error) bool {
 	if errors.As(err, &stream) {
 		return stream.Code == internalError
 	}
-	// For these net/http has no values.
-	text := err.Error()
-	return strings.Contains(text, "http2: timeout awaiting response headers") ||
-		strings.Contains(text, "http2: server sent GOAWAY and closed the connection")
+	// For this net/http has no value.
+	return strings.Contains(err.Error(), "http2: timeout awaiting response headers")
 }
 
 const internalError streamCode = 2 // RFC 9113, section 7
@@ -353,8 +352,8 @@ const longest = 365 * 24 * time.Hour
 // clock, where it tells that.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	v := h.Get("Retry-After")
-	seconds, err := strconv.ParseUint(v, 10, 64)
-	if err == nil || errors.Is(err, strconv.ErrRange) {
+	if v != "" && strings.Trim(v, "0123456789") == "" {
+		seconds, _ := strconv.ParseUint(v, 10, 64) // or all that fit
 		return time.Duration(min(seconds, uint64(longest/time.Second))) * time.Second
 	}
 	date, err := http.ParseTime(v)

@@ -341,6 +341,7 @@ func TestWhatItsCallerHasGivenUpIsNotRetried(t *testing.T) {
 		},
 		"in the old way": func(req *http.Request) (*http.Request, func()) {
 			canceled := make(chan struct{})
+			//lint:ignore SA1019 http.Client does it too
 			req.Cancel = canceled
 			return req, func() { close(canceled) }
 		},
@@ -659,6 +660,7 @@ func TestARetryCostsNothingWhereNothingIsRetried(t *testing.T) {
 		"GET":            newGet(t),
 		"PUT":            newRequest(t, "PUT", "http://origin.example/", strings.NewReader("hello")),
 		"POST":           newRequest(t, "POST", "http://origin.example/", bytes.NewReader([]byte("hello"))),
+		"PUT, streamed":  newRequest(t, "PUT", "http://origin.example/", &supplied{Reader: strings.NewReader("hello")}),
 		"POST, streamed": newRequest(t, "POST", "http://origin.example/", io.LimitReader(strings.NewReader("hello"), 5)),
 	} {
 		if n := testing.AllocsPerRun(100, func() { r.Do(req, send) }); n != 0 {
@@ -753,7 +755,7 @@ func hangUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
 func TestATransportRetriesWhatItsRetrySays(t *testing.T) {
 	overloaded := func(w http.ResponseWriter, r *http.Request) {
-		http.Error(w, strings.Repeat("overloaded\n", 1000), 503)
+		http.Error(w, strings.Repeat("overloaded\n", 1000), http.StatusServiceUnavailable)
 	}
 	quick := httpx.Retry{First: time.Millisecond, Statuses: []int{503}, Methods: []string{"PUT"}}
 	for name, c := range map[string]struct {
@@ -798,7 +800,7 @@ func TestAnAnswerThatIsGivenUpLeavesItsConnectionToTheNextAttempt(t *testing.T) 
 	for _, protocol := range []string{"HTTP/1.1", "HTTP/2.0"} {
 		t.Run(protocol, func(t *testing.T) {
 			m := newMoody(t, protocol, 2, func(w http.ResponseWriter, r *http.Request) {
-				http.Error(w, strings.Repeat("overloaded\n", 1000), 503)
+				http.Error(w, strings.Repeat("overloaded\n", 1000), http.StatusServiceUnavailable)
 			})
 			resp, err := m.client(t, &httpx.Retry{First: time.Millisecond, Statuses: []int{503}}).Get(m.URL)
 			require.NoError(t, err)
@@ -844,7 +846,7 @@ func TestAPortWhereNobodyListensIsDialedOnce(t *testing.T) {
 
 func FuzzRetryAfter(f *testing.F) {
 	for _, v := range []string{
-		"", "0", "120", " 5", "+5", "-5", "1.5", "1e3", "1_000", "18446744073709551616", "99999999999999999999999",
+		"", "0", "120", " 5", "+5", "-5", "1.5", "1e3", "1_000", "18446744073709551616", "99999999999999999999999", "100000000000000000000A",
 		"Fri, 31 Dec 1999 23:59:59 GMT", "Friday, 31-Dec-99 23:59:59 GMT", "Fri Dec 31 23:59:59 1999",
 		"Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 0001 00:00:00 GMT",
 	} {

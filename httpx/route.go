@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -113,12 +112,4 @@ func (r route) through() (*url.URL, error) {
 		return nil, nil
 	}
 	return url.Parse(r.proxy)
-}
-
-// secured reports whether TLS is spoken with the machine that is dialed.
-func (r route) secured() bool {
-	if r.proxy == "" {
-		return r.scheme == "https"
-	}
-	return strings.HasPrefix(r.proxy, "https:")
 }

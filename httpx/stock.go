@@ -50,6 +50,7 @@ type settings struct {
 	maxConns         int
 	maxIdle, maxLife time.Duration
 	maxWait          time.Duration
+	patience         time.Duration
 	handshake        time.Duration
 	header, expect   time.Duration
 	maxHeader        int64
@@ -74,6 +75,7 @@ func (t *Transport) settings() (s settings, shared bool) {
 		maxIdle:   cmp.Or(t.MaxIdle, defaultKeep),
 		maxLife:   t.MaxLife,
 		maxWait:   max(0, cmp.Or(t.MaxWait, defaultMaxWait)),
+		patience:  t.Patience,
 		handshake: cmp.Or(t.TLSHandshakeTimeout, defaultHandshake),
 		header:    t.ResponseHeaderTimeout,
 		expect:    cmp.Or(t.ExpectContinueTimeout, defaultContinue),
@@ -216,6 +218,7 @@ func (s *stock) config(r route) pool.Config[*conn] {
 		MaxIdle:  s.maxIdle,
 		MaxLife:  s.maxLife,
 		MaxWait:  s.maxWait,
+		Patience: s.patience,
 	}
 	if limit := s.dialer.MaxIdle(); limit > 0 {
 		cfg.MaxIdle = min(limit, cfg.MaxIdle)
@@ -364,7 +367,7 @@ func (o *opening) Open(ctx context.Context) (*conn, error) {
 		}
 		return nil, o.reason(err)
 	}
-	if o.flow.SetDeadline(time.Time{}) != nil {
+	if o.secured() && o.flow.SetDeadline(time.Time{}) != nil {
 		cc.Close()
 		return nil, net.ErrClosed
 	}
@@ -374,12 +377,15 @@ func (o *opening) Open(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
+// secured reports whether there is TLS above the flow, other than through a proxy.
+func (o *opening) secured() bool { return o.flow != nil && o.shown != net.Conn(o.flow) }
+
 // anyHost is what a proxy's connection is opened for that takes requests for any host.
 const anyHost = "proxied.invalid:80"
 
 // reason says why there is no connection.
 func (o *opening) reason(err error) error {
-	if keepalive.FaultOf(err) == keepalive.Deadline && o.shown != net.Conn(o.flow) {
+	if keepalive.FaultOf(err) == keepalive.Deadline && o.secured() {
 		return &handshakeError{o.way.stock.handshake, err}
 	}
 	return err

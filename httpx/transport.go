@@ -63,6 +63,11 @@ type Transport struct {
 	// Zero: 30 s. Negative: for as long as it takes.
 	MaxWait time.Duration
 
+	// Patience is for how long a request outlasts connects that fail, while one is tried
+	// at a time, less and less often. Zero: it fails as soon as one has failed and there is
+	// no other connection to wait for, as in net/http.
+	Patience time.Duration
+
 	// FinishWithin is how long an HTTP/1 exchange without a request body may go on,
 	// unseen, after it was canceled: if the answer comes by then, and is no longer than
 	// 256 KiB, the connection is saved. It costs each request that could be canceled a
@@ -123,6 +128,7 @@ func (t *Transport) Validate() error {
 	}{
 		{"MaxIdle", t.MaxIdle},
 		{"MaxLife", t.MaxLife},
+		{"Patience", t.Patience},
 		{"TLSHandshakeTimeout", t.TLSHandshakeTimeout},
 		{"ResponseHeaderTimeout", t.ResponseHeaderTimeout},
 		{"ExpectContinueTimeout", t.ExpectContinueTimeout},
@@ -134,7 +140,7 @@ func (t *Transport) Validate() error {
 	if t.MaxResponseHeaderBytes < 0 {
 		return fmt.Errorf("httpx: Transport.MaxResponseHeaderBytes is %d; it cannot be negative", t.MaxResponseHeaderBytes)
 	}
-	return nil
+	return t.Retry.validate()
 }
 
 // RoundTrip sends req and returns the response, whose Body must be closed. It waits for

@@ -3,10 +3,12 @@ package pool_test
 import (
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/natwise/natwise/pool"
 )
@@ -237,5 +239,35 @@ func TestWhatGoesAnywayIsNotRetired(t *testing.T) {
 				w.wantFate(t, v, 1, test.want)
 			})
 		})
+		t.Run(name+" in the middle", func(t *testing.T) {
+			inBubble(t, func(t *testing.T, w *works) {
+				p := w.start()
+				l := obtain(t, p)
+				v := l.Value()
+				p.Retire(errMoved, func(*item) bool {
+					test.end(t, p)
+					return true
+				})
+				l.Put()
+				w.wantFate(t, v, 1, test.want)
+			})
+		})
+	}
+}
+
+func TestAPoolRemembersNothingOfWhatIsClosed(t *testing.T) {
+	p := pool.New(pool.Config[*jar]{Open: func(context.Context) (*jar, error) { return new(jar), nil }})
+	l, err := p.Get(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := weak.Make(l.Value())
+	l.Discard(nil)
+	if l, err = p.Get(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.Put()
+	if runtime.GC(); v.Value() != nil {
+		t.Error("what was discarded is still there")
 	}
 }

@@ -506,7 +506,7 @@ func TestMaxWaitIsForTheWholeGet(t *testing.T) {
 				if e := waitError(t, g.failure(t)); g.took != 5*time.Second || e.Waited != g.took {
 					t.Errorf("it took %v, and says %v", g.took, e.Waited)
 				}
-				if s := p.Stats(); s.InUse != 0 || s.Waiting != 0 {
+				if s := p.Stats(); s.InUse != 0 || s.Waiting != 0 || check > w.MaxWait && s.Opened+uint64(s.Connecting) != 1 {
 					t.Errorf("got %+v", s)
 				}
 			})

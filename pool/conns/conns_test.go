@@ -7,6 +7,7 @@ import (
 	"iter"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -685,12 +686,14 @@ func TestAGetInVainSaysWhereAndWhy(t *testing.T) {
 		want    []error
 		not     error
 	}{
-		{name: "all are lent", taken: mine, patient: time.Second, want: []error{pool.ErrWait, context.DeadlineExceeded}},
+		{name: "all are lent", taken: mine, patient: time.Second, want: []error{pool.ErrWait, context.DeadlineExceeded, dialer.ErrBudget}},
 		{name: "all are lent, for longer than MaxWait", taken: mine, patient: time.Minute,
 			want: []error{pool.ErrWait, context.DeadlineExceeded, dialer.ErrBudget}},
-		{name: "somebody else has the port", taken: theirs, patient: time.Second, want: []error{pool.ErrWait, context.DeadlineExceeded}},
+		{name: "somebody else has the port", taken: theirs, patient: time.Second,
+			want: []error{pool.ErrWait, context.DeadlineExceeded, dialer.ErrBudget}},
 		{name: "somebody else keeps the port", taken: theirs, want: []error{dialer.ErrBudget}, not: pool.ErrWait},
 		{name: "called off", taken: mine, patient: time.Second, cancel: true, want: []error{cancel}, not: pool.ErrWait},
+		{name: "called off, which needs no reason", taken: mine, patient: time.Second, cancel: true, want: []error{cancel}, not: dialer.ErrBudget},
 		{name: "nobody there", address: "20.1.2.3:9", not: pool.ErrWait},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -728,12 +731,94 @@ func TestAGetInVainSaysWhereAndWhy(t *testing.T) {
 				if !strings.Contains(err.Error(), address) {
 					t.Errorf("%q does not name %s", err, address)
 				}
+				var b *dialer.BudgetError
+				if errors.As(err, &b) && (b.Account.Key.Dest != netip.MustParseAddrPort(here) || b.Account.Active != 1) {
+					t.Errorf("it names %v", b.Account)
+				}
 				if !dialer.SafeToRetry(err) {
 					t.Errorf("%q is not safe to retry", err)
 				}
 			})
 		})
 	}
+}
+
+func TestAGetInVainNamesTheAccountThatItsOwnAddressWaitsFor(t *testing.T) {
+	onStage(t, 1, func(t *testing.T, s *stage) {
+		s.start(conns.Config{})
+		defer s.get().Close()
+		there, err := s.pool.Get(t.Context(), "tcp", elsewhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer there.Close()
+		var all sync.WaitGroup
+		for _, address := range []string{here, elsewhere} {
+			all.Go(func() {
+				_, err := s.pool.Get(lasting(t, time.Second), "tcp", address)
+				var b *dialer.BudgetError
+				if !errors.As(err, &b) || b.Account.Key.Dest.String() != address {
+					t.Errorf("%s: %v", address, err)
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+func TestPoolsOfOneDialerAreOneOwnerOfAnAddress(t *testing.T) {
+	onStage(t, 20, func(t *testing.T, s *stage) {
+		s.ledger.MaxWait = time.Second
+		s.start(conns.Config{})
+		other := conns.New(s.dialer, conns.Config{})
+		for range 19 {
+			defer s.get().Close()
+		}
+		for _, network := range []string{"tcp", "tcp4"} {
+			// The last port is a newcomer's, which the other pool is not.
+			if c, err := other.Get(t.Context(), network, here); !errors.Is(err, dialer.ErrBudget) {
+				t.Fatalf("%s: the other pool got %v, %v", network, c, err)
+			}
+		}
+		c, err := s.stranger().DialContext(t.Context(), "tcp", here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if err := other.Close(lasting(t, time.Second)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestASecondAddressIsTheSameOwners(t *testing.T) {
+	onStage(t, 20, func(t *testing.T, s *stage) {
+		s.ledger.MaxWait = time.Second
+		s.dialer.Resolver = resolver{"20.1.2.5", "20.1.2.3"} // nobody is at the first
+		s.start(conns.Config{})
+		get := func() (*conns.Conn, error) { return s.pool.Get(lasting(t, time.Minute), "tcp", "db.example:443") }
+		for range 19 {
+			c, err := get()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+		}
+		if c, err := get(); err == nil {
+			t.Error("it has the port of a newcomer")
+			c.Close()
+		}
+	})
+}
+
+// A resolver knows one name.
+type resolver []string
+
+func (r resolver) LookupNetIP(context.Context, string, string) (all []netip.Addr, err error) {
+	for _, s := range r {
+		all = append(all, netip.MustParseAddr(s))
+	}
+	return all, nil
 }
 
 func TestHelloRunsOnceAConnection(t *testing.T) {
