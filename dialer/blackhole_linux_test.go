@@ -270,6 +270,36 @@ func TestAnOutageTeachesNothing(t *testing.T) {
 	}
 }
 
+func TestThoseThatMayHaveBeenForgottenWithOneAreAskedAtOnce(t *testing.T) {
+	h := newHall(t, believed)
+	h.dialer.Plan.Idle = time.Minute // their own probes would find out later
+	lost, waits, idle, lives := h.dial(), h.dial(), h.dial(), h.dial()
+	h.busy()                            // proves that the path is up
+	time.Sleep(1100 * time.Millisecond) // none of them has spoken for a probe's first second
+	for _, c := range []*dialer.Conn{lost, waits, idle} {
+		if err := h.lab.ForgetFlow(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := ask(lost); !errors.Is(err, keepalive.ErrBlackhole) {
+		t.Fatalf("got %v", err)
+	}
+	lost.Close()
+	start := time.Now()
+	for _, c := range []*dialer.Conn{waits, idle} {
+		c.SetReadDeadline(start.Add(10 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, keepalive.ErrBlackhole) {
+			t.Errorf("after %v: %v", time.Since(start), err)
+		}
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	if err := ask(lives); err != nil {
+		t.Errorf("the one that lives: %v", err)
+	}
+}
+
 func TestTwoLostProbesInARowKillNothing(t *testing.T) {
 	h := newHall(t, time.Minute)
 	c := h.dial()

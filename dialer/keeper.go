@@ -3,6 +3,7 @@ package dialer
 import (
 	"context"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
@@ -19,6 +20,8 @@ type keeper struct {
 	exempt bool // nobody counts its hold
 	born   time.Time
 	local  netip.AddrPort
+
+	doubted atomic.Bool // it was asked whether it lives, and did not answer
 }
 
 var _ keepalive.Owner = (*keeper)(nil)
@@ -48,6 +51,9 @@ func (k *keeper) ended(e keepalive.Ending) {
 	ended := k.event(Event{Kind: Ended, Took: time.Since(k.born), Ending: e, Err: e.Err})
 	ended.Retired = k.dialer.ledger().ended(k.flow, e)
 	k.dialer.observe(ended)
+	if why := blackhole(e.Err); why != nil {
+		k.doubt(why)
+	}
 }
 
 // Suspected passes on a suspicion. One that is over proves that the address

@@ -63,6 +63,7 @@ type Ledger struct {
 	crowded  map[*account]struct{}    // those with waiters
 	failing  map[*account]struct{}    // those whose address fails
 	taught   map[netpath.Key]struct{} // paths about which a connection is teaching
+	asking   map[netpath.Key]struct{} // paths whose connections are asked whether they live
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
-	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 const (
@@ -40,10 +39,11 @@ const (
 // whoever needs it. The caller closes c.
 func (c *Conn) Teach(ctx context.Context, ask, askAnother func(context.Context) error) {
 	k := c.keeper
-	if k.dialer.Learner == nil || !k.begins() {
+	l := k.dialer.ledger()
+	if k.dialer.Learner == nil || !l.begins(&l.taught, k.key()) {
 		return
 	}
-	defer k.ends()
+	defer l.ends(&l.taught, k.key())
 	gap := k.toLearn()
 	if gap == 0 {
 		return
@@ -131,26 +131,4 @@ func (k *keeper) toLearn() time.Duration {
 		return gaps[0]
 	}
 	return 0
-}
-
-// begins reports whether a lesson may begin: one is held at a time for each path.
-func (k *keeper) begins() bool {
-	l := k.dialer.ledger()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, held := l.taught[k.key()]; held {
-		return false
-	}
-	if l.taught == nil {
-		l.taught = make(map[netpath.Key]struct{})
-	}
-	l.taught[k.key()] = struct{}{}
-	return true
-}
-
-func (k *keeper) ends() {
-	l := k.dialer.ledger()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.taught, k.key())
 }

@@ -29,8 +29,9 @@
 //
 // A request that cannot have run is sent again on another connection: nothing of it was
 // written, the server refused the stream, or said GOAWAY before it. One that may have run
-// is sent once more only if its kept connection died before the answer began and it is
-// idempotent: GET, HEAD, OPTIONS, TRACE, or with an Idempotency-Key. Both need a body that
+// is sent again only if its connection died before the answer began and it is idempotent: GET,
+// HEAD, OPTIONS, TRACE, or with an Idempotency-Key; three times at most, once if a fresh
+// connection died of it. Both need a body that
 // can be had again (GetBody), or of which nothing was read. [Retry] does more, when asked.
 // Nothing is ever tried again because ports ran out.
 //

@@ -17,7 +17,7 @@ type fate uint8
 
 const (
 	final     fate = iota // it may have run, or would fail again
-	lost                  // its kept connection died before the answer: it may have run, or not
+	lost                  // its connection died before the answer: it may have run, or not
 	untouched             // it cannot have run
 )
 
@@ -25,6 +25,9 @@ const (
 	// maxReplays is how often a request is sent again that cannot have run, where
 	// the server had a part in that.
 	maxReplays = 6
+
+	// maxLost is how often one that may have run is.
+	maxLost = 3
 
 	// cancelGrace is how long http.Client may take to notice that its own timeout
 	// has passed, so that its error can say so.
@@ -72,20 +75,23 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 // replays counts them for one request.
 type replays struct{ lost, fresh, all int }
 
-// allow reports whether the request of x may be sent again.
+// allow reports whether the request of x may be sent again, after an outage at most for as
+// often as there may be connections that have died of it. A server that hangs up on fresh
+// ones dislikes us.
 func (r *replays) allow(x *exchange) bool {
 	switch {
 	case x.fate == final:
 		return false
 	case x.fate == lost:
 		r.lost++
-	case !x.kept: // it dislikes us
-		r.fresh++
-	case !x.conn.shared: // one more of those that died idle
+	case x.kept && !x.conn.shared: // one more of those that died idle
 		return true
 	}
+	if !x.kept {
+		r.fresh++
+	}
 	r.all++
-	return r.lost <= 1 && r.fresh <= 1 && r.all <= maxReplays
+	return r.lost <= maxLost && r.fresh <= 1 && r.all <= maxReplays
 }
 
 // affords reports whether a request that may have run may run twice. It counts as a retry
@@ -108,8 +114,6 @@ func (x *exchange) judge(err error) fate {
 		return final
 	case isNamed(err, "http.nothingWrittenError") || x.conn.flow.BytesWritten() == x.written:
 		return untouched
-	case !x.kept:
-		return final
 	case x.conn.shared || isNamed(err, "http.transportReadFromServerError") || x.conn.flow.BytesRead() == x.read:
 		return lost
 	}

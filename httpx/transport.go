@@ -41,8 +41,8 @@ type Transport struct {
 	// as the environment says (http.ProxyFromEnvironment). NoProxy: none.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// Retry says what is tried again. Nil: nothing but what provably did not run,
-	// and an idempotent request, once, whose kept connection has died.
+	// Retry says what is tried again. Nil: nothing but what provably did not run, and an
+	// idempotent request whose connection has died before the answer.
 	Retry *Retry
 
 	// MaxConns is how many connections one scheme, proxy and host may have. Zero: as
