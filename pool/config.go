@@ -111,7 +111,8 @@ type Config[T any] struct {
 	ProbeTimeout time.Duration
 
 	// MaxWait is how long a Get waits whose context has no deadline; it ends as by
-	// one. Zero: as long as it takes.
+	// one. Zero: as long as it takes. A Check in the goroutine of its Get, where
+	// ProbeTimeout is negative, is not cut off by it.
 	MaxWait time.Duration
 
 	// Patience is for how long a Get outlasts openings that fail, while the pool

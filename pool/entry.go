@@ -66,7 +66,7 @@ func (p *Pool[T]) endLeaseLocked(s *slot[T]) {
 // settleLocked finds the place of e after anything about it has changed: lent to
 // those who wait, listed as what can be lent, or closed.
 func (p *Pool[T]) settleLocked(e *entry[T]) {
-	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) || p.staleLocked(e) {
+	if e.generation != p.generation || e.capacity <= 0 || p.agedLocked(e) || e.rested != justNow && p.staleLocked(e) {
 		p.unlistLocked(e)
 		p.fitLocked(e, false)
 		if e.leased == 0 && !e.probing && !e.gone {
@@ -118,10 +118,10 @@ func (p *Pool[T]) agedLocked(e *entry[T]) bool {
 	return e.expires != never && p.nowLocked() >= e.expires
 }
 
-// staleLocked reports whether e was idle for too long while it was asked, or is by
-// now: nobody has used it since.
+// staleLocked reports whether e, which was not put back just now, has been idle for
+// too long, while it was asked for instance.
 func (p *Pool[T]) staleLocked(e *entry[T]) bool {
-	if !p.dated || e.leased > 0 || e.rested == justNow || e.fresh() {
+	if !p.dated || e.leased > 0 || e.fresh() {
 		return false
 	}
 	p.awakeLocked()

@@ -102,17 +102,18 @@ func (l Lease[T]) Put() {
 		p.mu.Unlock()
 		return
 	}
-	if p.dated && p.cfg.IdleFor != nil && !p.timeLocked(l) {
-		p.mu.Unlock()
-		return
-	}
-	p.endLeaseLocked(l.slot)
-	if p.waiters.len == 0 && p.asking == nil && e.generation == p.generation && e.leased == 0 && e.capacity == 1 && !p.dated {
+	if p.waiters.len == 0 && p.asking == nil && e.generation == p.generation && e.leased == 1 && e.capacity == 1 && !p.dated {
+		p.endLeaseLocked(l.slot)
 		p.free.push(e) // what settleLocked would come to, and almost always
 		e.rested = p.nowLocked()
 		p.mu.Unlock()
 		return
 	}
+	if p.cfg.IdleFor != nil && !p.timeLocked(l) {
+		p.mu.Unlock()
+		return
+	}
+	p.endLeaseLocked(l.slot)
 	p.settleLocked(e)
 	p.unlock()
 }

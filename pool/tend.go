@@ -32,7 +32,9 @@ func (p *Pool[T]) dueLocked(e *entry[T]) instant {
 	if e.leased > 0 {
 		return due
 	}
-	due = min(due, after(e.rested, e.idleFor))
+	if p.cfg.IdleFor != nil {
+		due = min(due, after(e.rested, e.idleFor))
+	}
 	if p.cfg.MaxIdle > 0 && p.idleLocked() > p.cfg.MinIdle {
 		due = min(due, after(e.rested, p.cfg.MaxIdle))
 	}

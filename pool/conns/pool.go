@@ -118,7 +118,9 @@ func New(d *dialer.Dialer, cfg Config) *Pool {
 // tell: an idle one, or whatever comes first after those who have waited longer.
 // The network is "tcp", "tcp4" or "tcp6". The error names the address; it is
 // that of pool.Pool.Get, or why the connection could not be dialed, such as a
-// *dialer.DialError. Nothing of the caller's was sent then: it is safe to retry.
+// *dialer.DialError. Where it was a port that was waited for, it says who has them,
+// and matches dialer.ErrBudget. Nothing of the caller's was sent: it is safe to
+// retry.
 func (p *Pool) Get(ctx context.Context, network, address string) (*Conn, error) {
 	for dead := false; ; {
 		l, err := p.group.Get(ctx, key{network, address})
