@@ -56,14 +56,22 @@ func (b *body) Read(p []byte) (n int, err error) {
 		b.left = max(0, b.left-int64(n))
 	}
 	if err != nil {
-		if b.x.done != nil && err != io.EOF {
-			if why := b.x.canceled(); why != nil {
-				err = why
-			}
+		if err != io.EOF {
+			err = b.x.explainBody(err)
 		}
 		b.end(err == io.EOF)
 	}
 	return n, err
+}
+
+// explainBody returns what the caller is told when the body breaks off.
+func (x *exchange) explainBody(err error) error {
+	if x.done != nil {
+		if why := x.canceled(); why != nil {
+			err = why
+		}
+	}
+	return x.explain(err)
 }
 
 // Close gives the rest up. It is read all the same if that saves the connection and

@@ -1,9 +1,11 @@
 package httpx
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"strconv"
@@ -27,15 +29,18 @@ type conn struct {
 	shown  net.Conn // to httptrace: the flow, or TLS above it
 	shared bool     // HTTP/2: it carries many exchanges at a time
 	way    *way
+	first  *first // nil: it is not
 
 	user    atomic.Pointer[user] // who had it last
-	served  atomic.Bool          // it has carried an exchange
+	served  atomic.Bool          // it was given an exchange
+	answers atomic.Int64         // that it has brought
 	streams atomic.Int64         // HTTP/2: room, when the pool was told last
 	idleFor atomic.Int64         // for how long the server keeps it, as it says; 0: it does not
 	given   atomic.Bool          // to a caller who has switched protocols: it is not ours any more
 	missing atomic.Int32         // look-ups in a row in which its address was not in the record
 
-	settled  chan struct{} // HTTP/2: closed when the server has told how many streams it wants
+	changed  func(error)   // the pool's
+	settled  chan struct{} // HTTP/2: closed when it is known how many streams the server wants
 	settling sync.Once
 
 	mu     sync.Mutex // guards the fields below
@@ -55,25 +60,23 @@ func newConn(cc *http.ClientConn, o *opening) *conn {
 	if t, ok := c.shown.(*tls.Conn); ok && o.way.proxy == "" {
 		c.shared = t.ConnectionState().NegotiatedProtocol == "h2"
 	}
+	c.first = o.first
 	if c.shared {
 		c.settled = make(chan struct{})
 	} else {
 		o.way.learn(1)
+		o.way.learned(o.first)
+	}
+	if o.first != nil {
+		o.first.conn = c
+		close(o.first.opened)
 	}
 	c.flow.Park(c.flow.Turn())
 	return c
 }
 
-// settle says that the server has told how many streams it wants.
-func (c *conn) settle(streams int) {
-	c.settling.Do(func() {
-		c.way.learn(streams)
-		close(c.settled)
-	})
-}
-
-// room is how many exchanges the connection can carry. It takes none beyond those it
-// has while what was sent is not acknowledged.
+// room is how many exchanges the connection can carry: few while it is not known how many
+// the server wants, and none beyond those it has while what was sent is not acknowledged.
 func (c *conn) room() int {
 	switch {
 	case c.cc.Err() != nil:
@@ -81,38 +84,93 @@ func (c *conn) room() int {
 	case !c.shared:
 		return 1
 	}
-	streams := c.cc.Available() + c.cc.InFlight()
-	if streams > 0 && c.flow.Suspect() {
+	streams := c.limit()
+	if streams == 0 {
+		return 0
+	}
+	if c.flow.Suspect() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		return max(1, c.active)
 	}
-	return streams
+	if !c.isSettled() {
+		// What is too much for a server that says less than last time, net/http holds back.
+		streams = cmp.Or(c.way.stock.carried(c.way.route), streamsUnsettled)
+	}
+	return c.way.atOnce(streams, int(c.answers.Load()))
 }
 
-// streamsAtFirst is what net/http takes for a server's limit until that has told it.
-const streamsAtFirst = 100
+const (
+	// streamsAtFirst is what net/http takes for a server's limit until that has told it.
+	streamsAtFirst = 100
 
-// watch tells changed when the room changes, and when the connection ends.
+	// streamsUnsettled is how many are begun until then: those beyond the limit would
+	// be refused.
+	streamsUnsettled = 8
+)
+
+// limit is how many streams the server wants, as far as net/http knows. Zero: no more.
+func (c *conn) limit() int { return c.cc.Available() + c.cc.InFlight() }
+
+// watch has changed be told when the room changes, and when the connection ends.
 func (c *conn) watch(changed func(spent error)) {
-	look := func(*http.ClientConn) {
-		if err := c.cc.Err(); err != nil {
-			changed(err)
-		} else if c.shared {
-			n := int64(c.room())
-			if n != streamsAtFirst {
-				c.settle(int(n))
-			}
-			if c.streams.Swap(n) != n {
-				changed(nil)
-			}
-		}
-	}
-	c.cc.SetStateHook(look)
+	c.changed = changed
+	c.cc.SetStateHook(func(*http.ClientConn) { c.look() })
 	if c.shared {
-		c.flow.WhenSuspect(func(bool) { look(nil) })
+		c.flow.WhenSuspect(func(bool) { c.look() })
 	}
-	look(nil) // what has happened before
+	c.look() // for what has happened before
+}
+
+// look tells the pool what has changed, if anything has.
+func (c *conn) look() {
+	if err := c.cc.Err(); err != nil {
+		c.changed(fmt.Errorf("%w: %w", pool.Spent, err))
+		return
+	}
+	if !c.shared {
+		return
+	}
+	if c.limit() != streamsAtFirst {
+		c.settle()
+	}
+	if n := int64(c.room()); c.streams.Swap(n) != n {
+		c.changed(nil)
+	}
+	if c.isSettled() {
+		c.way.learned(c.first) // the pool knows by now
+	}
+}
+
+// settle says that it is known how many streams the server wants: it has told, or it has
+// answered, which it does not before.
+func (c *conn) settle() {
+	c.settling.Do(func() {
+		c.way.learn(c.limit())
+		close(c.settled)
+	})
+}
+
+func (c *conn) isSettled() bool {
+	select {
+	case <-c.settled:
+		return true
+	default:
+		return false
+	}
+}
+
+// answered notes that an answer has come.
+func (c *conn) answered() {
+	if c.answers.Add(1) == 1 {
+		c.way.useful()
+		if c.shared {
+			c.settle()
+		}
+	} else if !c.shared || int64(c.limit()) == c.streams.Load() {
+		return
+	}
+	c.look()
 }
 
 // spent reports whether the server takes no more requests on the connection, of which an
@@ -127,16 +185,17 @@ func (c *conn) awaitSettings(ctx context.Context) {
 		return
 	default:
 	}
-	patience := 50 * time.Millisecond
+	patience := 250 * time.Millisecond
 	if info, err := c.flow.Info(); err == nil {
-		patience = max(10*time.Millisecond, 4*info.RTT)
+		patience = max(patience, 4*info.RTT)
 	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-c.settled:
 	case <-timer.C:
-		c.settle(streamsAtFirst)
+		c.settle()
+		c.look()
 	case <-ctx.Done():
 	}
 }
@@ -154,8 +213,9 @@ func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	reused = c.served.Swap(true)
 	if c.active == 0 {
-		if since, ok := c.flow.Parked(); ok {
+		if since, ok := c.flow.Parked(); ok && reused {
 			idle = time.Since(since)
 		}
 		if c.turn, err = c.flow.Unpark(); err != nil {
@@ -164,7 +224,7 @@ func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
 	}
 	c.active++
 	c.user.Store(u)
-	return c.served.Swap(true), idle, nil
+	return reused, idle, nil
 }
 
 // end ends an exchange. A connection that is free offers its port to whoever waits.
@@ -181,14 +241,27 @@ func (c *conn) end() {
 func (c *conn) free() bool { return c.shared || c.cc.Available() > 0 }
 
 // close ends the connection, as its path likes it best where it is parked.
-func (c *conn) close(error) {
+func (c *conn) close(cause error) {
+	c.way.learned(c.first)
 	if c.given.Load() {
 		return
+	}
+	if c.shared && c.answers.Load() == 0 && !unwanted(cause) {
+		c.way.useless(cause)
 	}
 	if _, parked := c.flow.Parked(); parked {
 		c.flow.EndSoonest()
 	}
 	c.cc.Close()
+}
+
+// unwanted reports whether cause, for which a connection is closed, is a wish of this side.
+func unwanted(cause error) bool {
+	var r pool.Reason
+	if !errors.As(cause, &r) {
+		return errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved)
+	}
+	return r != pool.Discarded && r != pool.Failed && r != pool.Spent
 }
 
 // heed notes for how long the server keeps an idle connection: "Keep-Alive: timeout=5".

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"reflect"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,13 +64,14 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 	}
 	trace := httptrace.ContextClientTrace(ctx)
 	if trace != nil && trace.GetConn != nil {
-		trace.GetConn(r.host)
+		address, _ := r.dials()
+		trace.GetConn(address)
 	}
 	u := t.user
 	if !u.enter() {
 		return nil, errClosed
 	}
-	for {
+	for useless := 0; ; {
 		l, err := u.stock.group.Get(ctx, r)
 		if err != nil {
 			u.leave()
@@ -78,10 +81,23 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 		reused, idle, err := c.begin(u)
 		if err != nil {
 			l.Discard(err)
+			if c.answers.Load() > 0 {
+				continue
+			}
+			if useless++; useless > fewRefusals { // more would be no better
+				u.leave()
+				return nil, err
+			}
 			continue
 		}
 		if trace != nil && trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: reused && idle > 0, IdleTime: idle})
+			trace.GotConn(httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: idle > 0, IdleTime: idle})
+		}
+		if calledOff(req) { // at this very moment: net/http would end the connection
+			c.end()
+			l.Put()
+			u.leave()
+			return nil, cmp.Or(context.Cause(req.Context()), errCanceled)
 		}
 		return &exchange{
 			Request: req, transport: t, user: u, conn: c, lease: l,
@@ -107,6 +123,9 @@ func withCancel(ctx context.Context, canceled <-chan struct{}) (context.Context,
 // run sends the request and returns the answer.
 func (x *exchange) run() (*http.Response, error) {
 	resp, err := x.send()
+	if x.abandoned { // by us, just now
+		return nil, err
+	}
 	if err != nil {
 		x.err, x.fate = err, x.judge(err) // before the goodbye of TLS counts as something written
 		x.over(false)
@@ -180,12 +199,12 @@ func (x *exchange) sendApart() (*http.Response, error) {
 func (x *exchange) perform(req *http.Request) {
 	resp, err := x.conn.cc.RoundTrip(req)
 	x.mu.Lock()
-	abandoned := x.abandoned
-	if !abandoned {
+	alone := x.abandoned
+	if !alone {
 		x.answer <- answer{resp, err}
 	}
 	x.mu.Unlock()
-	if abandoned {
+	if alone {
 		x.finish(resp, err)
 	}
 }
@@ -212,7 +231,7 @@ func (x *exchange) finish(resp *http.Response, err error) {
 		return
 	}
 	x.conn.flow.Answered()
-	if !bodied(resp, x.Request) {
+	if !x.bodied(resp) {
 		x.over(true)
 		return
 	}
@@ -287,6 +306,7 @@ func (x *exchange) over(clean bool) {
 	c := x.conn
 	switch {
 	case c.shared && usedUp(x.err):
+		c.way.refused(int(c.answers.Load()))
 		c.end()
 		x.lease.Discard(x.err)
 	case c.shared && x.unanswered():
@@ -312,6 +332,7 @@ func (x *exchange) unanswered() bool {
 
 // deliver hands the response to the caller. With its body the exchange is over.
 func (x *exchange) deliver(resp *http.Response) *http.Response {
+	x.conn.answered()
 	if !x.conn.shared {
 		x.conn.heed(resp.Header)
 	}
@@ -319,10 +340,14 @@ func (x *exchange) deliver(resp *http.Response) *http.Response {
 	case upgraded(resp):
 		x.conn.given.Store(true)
 		x.over(false)
-	case !bodied(resp, x.Request):
+	case !x.bodied(resp):
 		x.over(true)
 	default:
-		resp.Body = x.wrap(resp)
+		// A copy: net/http keeps the response for as long as its body is open, and
+		// with it what would be forgotten.
+		mine := *resp
+		mine.Body = x.wrap(resp)
+		return &mine
 	}
 	return resp
 }
@@ -333,9 +358,13 @@ func upgraded(resp *http.Response) bool {
 	return writable
 }
 
-// bodied reports whether resp has a body, at whose end the exchange is over.
-func bodied(resp *http.Response, req *http.Request) bool {
-	return req.Method != http.MethodHead && resp.ContentLength != 0 && resp.Body != http.NoBody
+// bodied reports whether resp has a body, at whose end the exchange is over. On HTTP/2 an
+// empty one may be open for trailers; net/http says what has ended by a type of its own.
+func (x *exchange) bodied(resp *http.Response) bool {
+	if x.conn.shared {
+		return !strings.HasSuffix(reflect.TypeOf(resp.Body).String(), "noBodyReader") && resp.Body != http.NoBody
+	}
+	return x.Method != http.MethodHead && resp.ContentLength != 0
 }
 
 // hasBody reports whether req has one.

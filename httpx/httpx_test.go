@@ -25,6 +25,7 @@ import (
 	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/leak"
+	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -328,7 +329,7 @@ type closed struct {
 func (c *closed) Close() error { c.closed = true; return nil }
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(func() int { return natlab.Main(m) })) }
 
 func TestInstallLeavesIdleLimitsThatSomebodyChose(t *testing.T) {
 	tr := &http.Transport{MaxIdleConns: 50, MaxIdleConnsPerHost: 5}

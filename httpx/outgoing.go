@@ -20,6 +20,7 @@ type outgoing struct {
 	broken  bool       // reading it failed, which is the caller's affair
 	closed  bool       // by net/http
 	settled bool       // it will not be sent again
+	over    bool       // ReadCloser is closed
 }
 
 // guard returns req with a body that can be sent again if nothing was read of it. What
@@ -82,30 +83,26 @@ func (b *outgoing) failed() bool {
 }
 
 // Close closes the body, unless it is not needed any more only for this time.
-func (b *outgoing) Close() error {
-	b.mu.Lock()
-	first := !b.closed
-	b.closed = true
-	now := first && (b.read || b.settled)
-	b.mu.Unlock()
-	if now {
-		return b.ReadCloser.Close()
-	}
-	return nil
-}
+func (b *outgoing) Close() error { return b.close(func() { b.closed = true }) }
 
 // settle says that the body will not be sent again.
 func (b *outgoing) settle() {
-	if b == nil {
-		return
+	if b != nil {
+		b.close(func() { b.settled = true })
 	}
+}
+
+// close notes something, and closes the body if that is due now.
+func (b *outgoing) close(note func()) error {
 	b.mu.Lock()
-	owed := b.closed && !b.read && !b.settled
-	b.settled = true
+	note()
+	due := b.closed && (b.read || b.settled) && !b.over
+	b.over = b.over || due
 	b.mu.Unlock()
-	if owed {
-		b.ReadCloser.Close()
+	if due {
+		return b.ReadCloser.Close()
 	}
+	return nil
 }
 
 // finish closes the body of a request that has failed for good.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/retry"
 	"github.com/natwise/natwise/keepalive"
 )
 
@@ -22,12 +23,18 @@ const (
 )
 
 const (
-	// maxReplays is how often a request is sent again that cannot have run, where
-	// the server had a part in that.
-	maxReplays = 6
-
-	// maxLost is how often one that may have run is.
+	// maxLost is how often a request is sent again that may have run.
 	maxLost = 3
+
+	// maxRefusals is how often one is whose stream was refused. Where the connection
+	// came to its end with that, it is maxGone, but fewRefusals if none has brought an
+	// answer lately.
+	maxRefusals = 7
+	maxGone     = 32
+	fewRefusals = 2
+
+	firstRefusal = 10 * time.Millisecond
+	lastRefusal  = time.Second
 
 	// cancelGrace is how long http.Client may take to notice that its own timeout
 	// has passed, so that its error can say so.
@@ -42,11 +49,14 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		return nil, unsent(err)
 	}
 	sent, b := guard(req)
-	var replays replays
+	replays := replays{backoff: retry.Backoff{First: firstRefusal, Max: lastRefusal}}
 	for {
 		x, err := t.lease(sent, r)
 		if err != nil {
 			b.finish(sent)
+			if err == context.Cause(req.Context()) {
+				return nil, timedOut(req, err) // as the caller knows it
+			}
 			return nil, unsent(timedOut(req, err))
 		}
 		resp, err := x.run()
@@ -58,7 +68,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		if b.failed() {
 			x.fate = final
 		}
-		if replays.allow(x) && t.affords(x) {
+		if replays.allow(x) && t.affords(x) && replays.pause(req) == nil {
 			if again, fresh := b.rewind(sent); again != nil {
 				sent, b = again, fresh
 				continue
@@ -73,25 +83,41 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 }
 
 // replays counts them for one request.
-type replays struct{ lost, fresh, all int }
+type replays struct {
+	lost, fresh, refused int
+	backoff              retry.Backoff // between refusals
+}
 
-// allow reports whether the request of x may be sent again, after an outage at most for as
-// often as there may be connections that have died of it. A server that hangs up on fresh
-// ones dislikes us.
+// allow reports whether the request of x may be sent again: after an outage as often as
+// there may be connections that have died of it, and after a refusal as long as others get
+// through. A server that hangs up on fresh connections dislikes us.
 func (r *replays) allow(x *exchange) bool {
+	if !x.kept {
+		r.fresh++
+	}
 	switch {
 	case x.fate == final:
 		return false
 	case x.fate == lost:
 		r.lost++
-	case x.kept && !x.conn.shared: // one more of those that died idle
-		return true
+		return r.lost <= maxLost && r.fresh <= 1
+	case !x.conn.shared:
+		return x.kept || r.fresh <= 1 // one more of those that died idle
 	}
-	if !x.kept {
-		r.fresh++
+	r.refused++
+	if usedUp(x.err) {
+		return r.refused <= fewRefusals || x.conn.way.works() && r.refused <= maxGone
 	}
-	r.all++
-	return r.lost <= maxLost && r.fresh <= 1 && r.all <= maxReplays
+	return r.refused <= maxRefusals
+}
+
+// pause lets some time pass after some refusals. It returns early when nobody waits for the
+// answer any more.
+func (r *replays) pause(req *http.Request) error {
+	if r.refused <= fewRefusals {
+		return nil
+	}
+	return sleep(req, time.Now().Add(r.backoff.Next()))
 }
 
 // affords reports whether a request that may have run may run twice. It counts as a retry
@@ -110,9 +136,11 @@ func (x *exchange) judge(err error) fate {
 		return final
 	case refused(err):
 		return untouched
+	case isNamed(err, "http.nothingWrittenError"): // whatever the connection said
+		return untouched
 	case !died(err):
 		return final
-	case isNamed(err, "http.nothingWrittenError") || x.conn.flow.BytesWritten() == x.written:
+	case x.conn.flow.BytesWritten() == x.written:
 		return untouched
 	case x.conn.shared || isNamed(err, "http.transportReadFromServerError") || x.conn.flow.BytesRead() == x.read:
 		return lost

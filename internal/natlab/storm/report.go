@@ -21,21 +21,21 @@ const (
 
 // A Report is one scenario.
 type Report struct {
-	Scenario string   `json:"scenario"`
-	Lab      string   `json:"lab"`
-	Path     string   `json:"path"`
-	Limit    int      `json:"limit"`
-	Room     int      `json:"room"` // flows that the gateway had for natwise; the others met the limit
-	Holds    string   `json:"holds"`
-	Workers  int      `json:"workers"`
-	Names    int      `json:"names"`
-	HTTP     int      `json:"http_clients"`
-	Status   status   `json:"status"`
-	Why      string   `json:"why,omitempty"` // it was missed or skipped
-	Bound    string   `json:"bound"`
-	Clients  []Client `json:"clients"`
-	Ratio    float64  `json:"ratio"` // of the first of Ratios
-	Ratios   []Ratio  `json:"ratios"`
+	Scenario string        `json:"scenario"`
+	Lab      string        `json:"lab"`
+	Path     string        `json:"path"`
+	Limit    int           `json:"limit"`
+	Room     int           `json:"room"` // flows that the gateway had for natwise; the others met the limit
+	Holds    string        `json:"holds"`
+	Workers  int           `json:"workers"`
+	Names    int           `json:"names"`
+	HTTP     int           `json:"http_clients"`
+	Status   status        `json:"status"`
+	Why      string        `json:"why,omitempty"` // it was missed or skipped
+	Bound    string        `json:"bound"`
+	Clients  []work.Result `json:"clients"`
+	Ratio    float64       `json:"ratio"` // of the first of Ratios
+	Ratios   []Ratio       `json:"ratios"`
 }
 
 // A Ratio is natwise's figure divided by that of its peer.
@@ -134,10 +134,10 @@ func (r *Report) print(w io.Writer) {
 		r.Scenario, r.Workers, r.Names, r.HTTP, r.Limit, r.Room)
 	fmt.Fprintf(w, "  path %s: %s\n", r.Path, r.Holds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "client\trequests\tok\tfailed\tflows opened\tpeak ports\tSYNs refused\tp50 ms\tp99 ms\trate/s\tseconds\t")
+	fmt.Fprintln(t, "client\trequests\tok\tfailed\tflows opened\tpeak ports\tSYNs refused\tp50 ms\tp99 ms\tp99.9 ms\trate/s\tseconds\t")
 	for _, c := range r.Clients {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t\n",
-			c.Name, c.Requests, c.OK, c.Failed, c.Opened, c.PeakPorts, c.RefusedSYN, c.P50, c.P99, c.Rate, c.Seconds)
+		fmt.Fprintf(t, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%.1f\t%.1f\t%.1f\t%.1f\t%.1f\t\n",
+			c.Name, c.Requests, c.OK, c.Failed, c.Opened, c.PeakPorts, c.RefusedSYN, c.P50, c.P99, c.P999, c.Rate, c.Seconds)
 	}
 	t.Flush()
 	for _, c := range r.Clients {

@@ -45,15 +45,15 @@ func TestARatioWithoutBoundIsOnlyTold(t *testing.T) {
 }
 
 func TestWhatIsAskedOfNatwise(t *testing.T) {
-	good := Client{Name: work.Natwise, Requests: 10, OK: 10, Opened: 3, booked: 3}
-	for what, spoil := range map[string]func(*Client){
-		"":                    func(*Client) {},
-		"1 requests failed":   func(c *Client) { c.Failed = 1 },
-		"2 requests never":    func(c *Client) { c.Requests = 8 },
-		"3 SYNs refused":      func(c *Client) { c.RefusedSYN = 3 },
-		"129 ports at a time": func(c *Client) { c.PeakPorts = 129 },
-		"129 flows opened":    func(c *Client) { c.Opened = 129 },
-		"has booked no flow":  func(c *Client) { c.booked = 0 },
+	good := work.Result{Name: work.Natwise, Requests: 10, OK: 10, Opened: 3, Booked: 3}
+	for what, spoil := range map[string]func(*work.Result){
+		"":                    func(*work.Result) {},
+		"1 requests failed":   func(c *work.Result) { c.Failed = 1 },
+		"2 requests never":    func(c *work.Result) { c.Requests = 8 },
+		"3 SYNs refused":      func(c *work.Result) { c.RefusedSYN = 3 },
+		"129 ports at a time": func(c *work.Result) { c.PeakPorts = 129 },
+		"129 flows opened":    func(c *work.Result) { c.Opened = 129 },
+		"has booked no flow":  func(c *work.Result) { c.Booked = 0 },
 	} {
 		s := work.Scenario{Name: "steady", Requests: 10}
 		a := &act{Scenario: s, report: newReport(s, "")}

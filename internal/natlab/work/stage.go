@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/natlab"
 )
 
@@ -28,8 +28,16 @@ type Stage struct {
 	maker  *maker
 }
 
-// Open builds a lab for a scenario and a kind of client.
-func Open(s Scenario, kind string) (*Stage, error) {
+// Open builds a lab for a scenario and one of Kinds.
+func Open(s Scenario, kind string) (*Stage, error) { return open(s, &maker{kind: kind}) }
+
+// OpenFor builds a lab for a scenario and the clients that build makes. They dial by
+// Stage.Dial.
+func OpenFor(s Scenario, build func(*Stage) Client) (*Stage, error) {
+	return open(s, &maker{other: build})
+}
+
+func open(s Scenario, m *maker) (*Stage, error) {
 	lab, err := natlab.New(natlab.Config{Path: Path(), Room: s.Room})
 	if err != nil {
 		return nil, err
@@ -42,11 +50,13 @@ func Open(s Scenario, kind string) (*Stage, error) {
 	}
 	st.server = &http.Server{Handler: origin(s.Closes)}
 	go st.server.Serve(ln) // until Close
-	st.maker = &maker{kind: kind, ledger: st.Ledger, names: everywhere(lab.Server(0)), stage: st}
-	st.maker.dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		return lab.Dial(ctx, network, st.Origin.String())
-	}
+	m.stage, st.maker = st, m
 	return st, nil
+}
+
+// Dial connects to the origin through the gateway, whatever the address.
+func (st *Stage) Dial(ctx context.Context, network, _ string) (net.Conn, error) {
+	return st.Lab.Dial(ctx, network, st.Origin.String())
 }
 
 // Close ends everything.
@@ -59,7 +69,18 @@ func (st *Stage) Close() error {
 func (st *Stage) Rest() { st.maker.rest() }
 
 // Client returns one more client of the stage's kind.
-func (st *Stage) Client() *http.Client { return st.maker.client() }
+func (st *Stage) Client() Client { return st.maker.client() }
+
+// Natwise returns a client on an httpx.Transport and a Dialer of its own, which books in
+// the stage's Ledger.
+func (st *Stage) Natwise() Client { return Std{st.natwise()} }
+
+func (st *Stage) natwise() *http.Client {
+	return &http.Client{Transport: &httpx.Transport{
+		Dialer: &dialer.Dialer{Ledger: st.Ledger, Dial: st.Lab.Dial, Resolver: everywhere(st.Origin.Addr())},
+		Proxy:  httpx.NoProxy, // as the others
+	}}
+}
 
 // origin answers after Service.
 func origin(closes bool) http.HandlerFunc {
@@ -148,19 +169,19 @@ func (p *play) bursts() {
 func (p *play) over() bool { return time.Since(p.begin) > p.stage.Scenario.Cap }
 
 // clients returns the client of each worker.
-func (p *play) clients() func(worker int) *http.Client {
+func (p *play) clients() func(worker int) Client {
 	m := p.stage.maker
 	if m.kind == PerRequest {
-		return func(int) *http.Client { return m.client() }
+		return func(int) Client { return m.client() }
 	}
-	var cs []*http.Client
+	var cs []Client
 	for range p.stage.Scenario.Clients {
 		cs = append(cs, m.client())
 	}
-	return func(worker int) *http.Client { return cs[worker%len(cs)] }
+	return func(worker int) Client { return cs[worker%len(cs)] }
 }
 
-func (p *play) request(c *http.Client, i int) {
+func (p *play) request(c Client, i int) {
 	start := time.Now()
 	err := p.stage.Get(context.Background(), c, i)
 	took := time.Since(start)
@@ -180,24 +201,10 @@ func (p *play) request(c *http.Client, i int) {
 }
 
 // Get is request i of the scenario.
-func (st *Stage) Get(ctx context.Context, c *http.Client, i int) error {
+func (st *Stage) Get(ctx context.Context, c Client, i int) error {
 	ctx, cancel := context.WithTimeout(ctx, st.Scenario.Deadline)
 	defer cancel()
-	url := fmt.Sprintf("http://name%d.origin.test/", i%st.Scenario.Names)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
-	}
-	_, err = io.Copy(io.Discard, resp.Body)
-	return err
+	return c.Get(ctx, fmt.Sprintf("http://name%d.origin.test/", i%st.Scenario.Names))
 }
 
 // Booked is how many flows the ledger has booked since its account was last

@@ -1,4 +1,4 @@
-package main
+package work
 
 import (
 	"errors"
@@ -6,11 +6,11 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/natlab"
-	"github.com/natwise/natwise/internal/natlab/work"
 )
 
-// A Client is what one kind of client did in one run.
-type Client struct {
+// A Result is what one kind of client did in one run, and what the gateway saw of it.
+// Percentiles are of all requests, the failed ones too.
+type Result struct {
 	Name       string  `json:"name"`
 	Requests   int     `json:"requests"`
 	OK         int     `json:"ok"`
@@ -20,18 +20,19 @@ type Client struct {
 	RefusedSYN int     `json:"refused_syn"`  // dropped by the gateway, retransmissions included
 	P50        float64 `json:"p50_ms"`
 	P99        float64 `json:"p99_ms"`
+	P999       float64 `json:"p999_ms"`
 	Rate       float64 `json:"rate"` // answered a second
 	Seconds    float64 `json:"seconds"`
 	Error      string  `json:"error,omitempty"` // the first failure
 
-	booked int // flows in natwise's ledger
+	Booked int `json:"-"` // flows in natwise's ledger
 }
 
-// perform runs a scenario with one kind of client in a lab of its own.
-func perform(s work.Scenario, kind string) (c Client, err error) {
-	st, err := work.Open(s, kind)
+// Perform plays a scenario on the stage that open opens, and closes that.
+func Perform(name string, open func() (*Stage, error)) (r Result, err error) {
+	st, err := open()
 	if err != nil {
-		return c, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 
@@ -39,36 +40,38 @@ func perform(s work.Scenario, kind string) (c Client, err error) {
 	load := st.Play()
 	highest, err := peak()
 	if err != nil {
-		return c, err
+		return r, err
 	}
 	counts, err := st.Lab.Counts()
 	if err != nil {
-		return c, err
+		return r, err
 	}
-	c = figures(kind, load)
-	c.Opened, c.RefusedSYN, c.PeakPorts = counts.Admitted, counts.Refused, highest
-	c.booked = st.Booked()
-	if c.Opened == 0 {
-		return c, fmt.Errorf("%s: no flow has passed the gateway", kind)
+	r = figures(name, load)
+	r.Opened, r.RefusedSYN, r.PeakPorts = counts.Admitted, counts.Refused, highest
+	r.Booked = st.Booked()
+	if r.Opened == 0 {
+		return r, fmt.Errorf("%s: no flow has passed the gateway", name)
 	}
-	return c, nil
+	return r, nil
 }
 
-func figures(kind string, load work.Load) Client {
-	c := Client{
-		Name: kind, Requests: load.Requests, OK: load.OK, Failed: load.Failed,
-		P50:     milliseconds(work.Percentile(load.Took, 0.5)),
-		P99:     milliseconds(work.Percentile(load.Took, 0.99)),
+func figures(name string, load Load) Result {
+	r := Result{
+		Name: name, Requests: load.Requests, OK: load.OK, Failed: load.Failed,
+		P50:     Milliseconds(Percentile(load.Took, 0.5)),
+		P99:     Milliseconds(Percentile(load.Took, 0.99)),
+		P999:    Milliseconds(Percentile(load.Took, 0.999)),
 		Rate:    float64(load.OK) / load.Lasted.Seconds(),
 		Seconds: load.Lasted.Seconds(),
 	}
 	if load.Error != nil {
-		c.Error = load.Error.Error()
+		r.Error = load.Error.Error()
 	}
-	return c
+	return r
 }
 
-func milliseconds(d time.Duration) float64 {
+// Milliseconds returns d with two decimals.
+func Milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
