@@ -25,20 +25,66 @@ type body struct {
 	x             *exchange
 	left          int64 // bytes; negative: nobody knows
 	over          atomic.Bool
+	tether        *tether
 	unhook        func() bool // from the request's context; nil: net/http listens to that
 }
 
+// A delivered response is a copy: net/http keeps its own for as long as the body is open,
+// and with it what would be forgotten.
+type delivered struct {
+	http.Response
+	body body
+}
+
 // wrap makes the body of resp end the exchange.
-func (x *exchange) wrap(resp *http.Response) io.ReadCloser {
-	b := &body{ReadCloser: resp.Body, x: x, left: resp.ContentLength}
+func (x *exchange) wrap(resp *http.Response) *http.Response {
+	if resp.Trailer == nil && resp.ContentLength < 0 {
+		resp.Trailer = make(http.Header) // net/http puts them there at the end
+	}
+	d := &delivered{Response: *resp}
+	b := &d.body
+	b.ReadCloser, b.x, b.left = resp.Body, x, resp.ContentLength
+	d.Body = b
 	if x.done != nil {
 		b.unhook = x.listen()
 	}
 	if x.user.leaky.Load() {
 		x.place = callers()
 	}
-	runtime.SetFinalizer(b, (*body).forgotten) // a Cleanup would be two more allocations for each response
-	return b
+	b.tether = x.conn.tie(x, resp.Body)
+	return &d.Response
+}
+
+// A tether is held by one open body alone: when nobody can reach it any more, that was
+// forgotten. It serves one body of its connection after the other, since to set a finalizer
+// for each would cost as much as all else that is done here for a request.
+type tether struct {
+	x    *exchange // nil: it holds none
+	body io.Closer // net/http's
+	next *tether   // in the connection's list of those that hold none
+}
+
+// tie returns a tether for a body.
+func (c *conn) tie(x *exchange, body io.Closer) *tether {
+	c.mu.Lock()
+	t := c.tethers
+	if t != nil {
+		c.tethers = t.next
+	}
+	c.mu.Unlock()
+	if t == nil {
+		t = new(tether)
+		runtime.SetFinalizer(t, (*tether).forgotten)
+	}
+	*t = tether{x: x, body: body}
+	return t
+}
+
+func (c *conn) untie(t *tether) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	*t = tether{next: c.tethers}
+	c.tethers = t
 }
 
 // listen ends the exchange when the caller calls it off while the body is read.
@@ -90,7 +136,7 @@ func (b *body) end(clean bool) {
 	if b.over.Swap(true) {
 		return
 	}
-	runtime.SetFinalizer(b, nil)
+	b.x.conn.untie(b.tether)
 	if b.unhook != nil {
 		b.unhook()
 	}
@@ -107,16 +153,19 @@ func drain(body io.ReadCloser) bool {
 }
 
 // forgotten takes the connection back from a caller who has lost the body without Close.
-func (b *body) forgotten() {
-	x := b.x
+func (t *tether) forgotten() {
+	x := t.x
+	if x == nil {
+		return // its connection is gone
+	}
 	x.user.leaky.Store(true)
 	if log := x.transport.Logger; log != nil {
 		log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
 			"made", cmp.Or(x.place, "not known: the next one will be"))
 	}
 	go func() { // what this takes is not the garbage collector's affair
-		b.ReadCloser.Close()
-		b.end(x.conn.shared)
+		t.body.Close()
+		x.over(x.conn.shared)
 	}()
 }
 

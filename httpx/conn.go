@@ -33,6 +33,7 @@ type conn struct {
 
 	user    atomic.Pointer[user] // who had it last
 	served  atomic.Bool          // it was given an exchange
+	lastOne atomic.Bool          // its exchange is to be the last: Request.Close
 	answers atomic.Int64         // that it has brought
 	streams atomic.Int64         // HTTP/2: room, when the pool was told last
 	idleFor atomic.Int64         // for how long the server keeps it, as it says; 0: it does not
@@ -43,9 +44,10 @@ type conn struct {
 	settled  chan struct{} // HTTP/2: closed when it is known how many streams the server wants
 	settling sync.Once
 
-	mu     sync.Mutex // guards the fields below
-	active int        // exchanges
-	turn   keepalive.Turn
+	mu      sync.Mutex // guards the fields below
+	active  int        // exchanges
+	turn    keepalive.Turn
+	tethers *tether // that hold no body
 }
 
 var (
@@ -75,22 +77,21 @@ func newConn(cc *http.ClientConn, o *opening) *conn {
 	return c
 }
 
-// room is how many exchanges the connection can carry: few while it is not known how many
-// the server wants, and none beyond those it has while what was sent is not acknowledged.
-func (c *conn) room() int {
-	switch {
-	case c.cc.Err() != nil:
-		return 0
-	case !c.shared:
-		return 1
+// room is how many exchanges the connection can carry.
+func (c *conn) room() int { return c.roomOf(c.limit()) }
+
+// roomOf is room where the server wants so many streams: few of them while that is not
+// known yet, and none beyond those that there are while what was sent is not acknowledged.
+func (c *conn) roomOf(streams int) int {
+	if streams == 0 || !c.shared {
+		return streams
 	}
-	streams := c.limit()
-	if streams == 0 {
-		return 0
-	}
-	if c.flow.Suspect() {
+	if last := c.lastOne.Load(); last || c.flow.Suspect() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
+		if last {
+			return c.active
+		}
 		return max(1, c.active)
 	}
 	if !c.isSettled() {
@@ -109,7 +110,8 @@ const (
 	streamsUnsettled = 8
 )
 
-// limit is how many streams the server wants, as far as net/http knows. Zero: no more.
+// limit is how many streams the server wants, as far as net/http knows; one on HTTP/1. Zero:
+// no more, or the connection has ended.
 func (c *conn) limit() int { return c.cc.Available() + c.cc.InFlight() }
 
 // watch has changed be told when the room changes, and when the connection ends.
@@ -124,17 +126,20 @@ func (c *conn) watch(changed func(spent error)) {
 
 // look tells the pool what has changed, if anything has.
 func (c *conn) look() {
-	if err := c.cc.Err(); err != nil {
-		c.changed(fmt.Errorf("%w: %w", pool.Spent, err))
-		return
+	streams := c.limit()
+	if streams == 0 {
+		if err := c.cc.Err(); err != nil {
+			c.changed(fmt.Errorf("%w: %w", pool.Spent, err))
+			return
+		}
 	}
 	if !c.shared {
 		return
 	}
-	if c.limit() != streamsAtFirst {
+	if streams != streamsAtFirst {
 		c.settle()
 	}
-	if n := int64(c.room()); c.streams.Swap(n) != n {
+	if n := int64(c.roomOf(streams)); c.streams.Swap(n) != n {
 		c.changed(nil)
 	}
 	if c.isSettled() {
@@ -162,15 +167,16 @@ func (c *conn) isSettled() bool {
 
 // answered notes that an answer has come.
 func (c *conn) answered() {
-	if c.answers.Add(1) == 1 {
+	switch first := c.answers.Add(1) == 1; {
+	case first:
 		c.way.useful()
 		if c.shared {
 			c.settle()
+			c.look()
 		}
-	} else if !c.shared || int64(c.limit()) == c.streams.Load() {
-		return
+	case c.shared && c.way.capped.Load():
+		c.look()
 	}
-	c.look()
 }
 
 // spent reports whether the server takes no more requests on the connection, of which an
@@ -203,12 +209,15 @@ func (c *conn) awaitSettings(ctx context.Context) {
 // begin begins an exchange, unless the connection should carry none. It reports whether
 // others were there before, and for how long it has been idle.
 func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
-	switch {
-	case c.cc.Err() != nil:
-		return false, 0, c.cc.Err()
-	case c.spent():
-		return false, 0, errSpent
-	case c.flow.Suspect():
+	if c.cc.Available() == 0 {
+		if err := c.cc.Err(); err != nil {
+			return false, 0, err
+		}
+		if c.spent() {
+			return false, 0, errSpent
+		}
+	}
+	if c.flow.Suspect() {
 		return false, 0, errSuspect
 	}
 	c.mu.Lock()

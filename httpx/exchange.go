@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"reflect"
 	"strings"
 	"sync"
@@ -52,7 +54,23 @@ type answer struct {
 	err  error
 }
 
-var errCanceled = errors.New("net/http: request canceled")
+// errCanceled returns what net/http says when Request.Cancel is closed. It has a value of its
+// own for that, which it does not export.
+var errCanceled = sync.OnceValue(func() error {
+	over := make(chan struct{})
+	canceled := make(chan struct{})
+	close(canceled)
+	tr := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		<-over
+		return nil, net.ErrClosed
+	}}
+	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "canceled.invalid"}, Header: make(http.Header)}
+	//lint:ignore SA1019 that is what it is about
+	req.Cancel = canceled
+	_, err := tr.RoundTrip(req)
+	close(over)
+	return err
+})
 
 // lease waits for a connection on r and begins an exchange there.
 func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
@@ -93,11 +111,18 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 		if trace != nil && trace.GotConn != nil {
 			trace.GotConn(httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: idle > 0, IdleTime: idle})
 		}
+		if req.Close && c.shared {
+			c.lastOne.Store(true)
+			c.look()
+		}
 		if calledOff(req) { // at this very moment: net/http would end the connection
 			c.end()
 			l.Put()
 			u.leave()
-			return nil, cmp.Or(context.Cause(req.Context()), errCanceled)
+			if err := context.Cause(req.Context()); err != nil {
+				return nil, err
+			}
+			return nil, errCanceled()
 		}
 		return &exchange{
 			Request: req, transport: t, user: u, conn: c, lease: l,
@@ -113,7 +138,7 @@ func withCancel(ctx context.Context, canceled <-chan struct{}) (context.Context,
 	go func() {
 		select {
 		case <-canceled:
-			cancel(errCanceled)
+			cancel(errCanceled())
 		case <-ctx.Done():
 		}
 	}()
@@ -191,7 +216,7 @@ func (x *exchange) sendApart() (*http.Response, error) {
 	case <-x.Context().Done():
 		return x.callOff(context.Cause(x.Context()))
 	case <-x.Cancel:
-		return x.callOff(errCanceled)
+		return x.callOff(errCanceled())
 	}
 }
 
@@ -309,7 +334,7 @@ func (x *exchange) over(clean bool) {
 		c.way.refused(int(c.answers.Load()))
 		c.end()
 		x.lease.Discard(x.err)
-	case c.shared && x.unanswered():
+	case c.shared && !clean && x.unanswered():
 		c.end()
 		x.lease.Discard(errSilent)
 	case c.shared || clean && c.free():
@@ -343,11 +368,7 @@ func (x *exchange) deliver(resp *http.Response) *http.Response {
 	case !x.bodied(resp):
 		x.over(true)
 	default:
-		// A copy: net/http keeps the response for as long as its body is open, and
-		// with it what would be forgotten.
-		mine := *resp
-		mine.Body = x.wrap(resp)
-		return &mine
+		return x.wrap(resp)
 	}
 	return resp
 }

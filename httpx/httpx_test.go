@@ -25,8 +25,8 @@ import (
 	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/leak"
-	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )

@@ -90,7 +90,7 @@ type replays struct {
 
 // allow reports whether the request of x may be sent again: after an outage as often as
 // there may be connections that have died of it, and after a refusal as long as others get
-// through. A server that hangs up on fresh connections dislikes us.
+// through.
 func (r *replays) allow(x *exchange) bool {
 	if !x.kept {
 		r.fresh++
@@ -142,6 +142,8 @@ func (x *exchange) judge(err error) fate {
 		return final
 	case x.conn.flow.BytesWritten() == x.written:
 		return untouched
+	case !x.kept && keepalive.FaultOf(err) == keepalive.Finished:
+		return final // it has hung up on us
 	case x.conn.shared || isNamed(err, "http.transportReadFromServerError") || x.conn.flow.BytesRead() == x.read:
 		return lost
 	}

@@ -164,8 +164,9 @@ func TestWhatDiesOnAFreshConnectionIsReplayedOnceIfItIsIdempotent(t *testing.T) 
 			if err := saysHow(err, false); err != nil {
 				t.Error(err)
 			}
-			if n := s.served.Load(); n != want {
-				t.Errorf("%d %ss were served, want %d", n, m.name, want)
+			finished := keepalive.FaultOf(err) == keepalive.Finished // as HTTP/2 may call a RST: then it dislikes us
+			if n := s.served.Load(); n != want && !(finished && n == 1) {
+				t.Errorf("%d %ss were served, want %d: %v", n, m.name, want, err)
 			}
 		}
 	})

@@ -340,7 +340,7 @@ func sleep(req *http.Request, until time.Time) error {
 		return timedOut(req, context.Cause(req.Context()))
 	//lint:ignore SA1019 http.Client closes it when its Timeout is over
 	case <-req.Cancel:
-		return errCanceled
+		return errCanceled()
 	}
 }
 

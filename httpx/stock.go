@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
@@ -78,7 +79,7 @@ func (t *Transport) settings() (s settings, shared bool) {
 		maxIdle:   cmp.Or(t.MaxIdle, defaultKeep),
 		maxLife:   t.MaxLife,
 		maxWait:   max(0, cmp.Or(t.MaxWait, defaultMaxWait)),
-		patience:  t.Patience,
+		patience:  cmp.Or(t.Patience, -1),
 		handshake: cmp.Or(t.TLSHandshakeTimeout, defaultHandshake),
 		header:    t.ResponseHeaderTimeout,
 		expect:    cmp.Or(t.ExpectContinueTimeout, defaultContinue),
@@ -205,7 +206,8 @@ func (s *stock) cleartext2() bool { return s.protocols.UnencryptedHTTP2() && !s.
 // A way is a route while there are connections on it.
 type way struct {
 	route
-	stock *stock
+	stock  *stock
+	capped atomic.Bool // cap is set
 
 	mu      sync.Mutex // guards the fields below
 	first   *first     // nil: it is known what a connection carries, or nobody finds out
@@ -294,21 +296,23 @@ func (w *way) refused(answers int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cap = 2 * answers
+	w.capped.Store(true)
 }
 
 // atOnce is how many streams to begin at once where the server wants that many, on a
 // connection that has brought so many answers. What is learned from a refusal is
 // forgotten as more answers come.
 func (w *way) atOnce(streams, answers int) int {
+	if !w.capped.Load() {
+		return streams
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.cap > 0 && answers > w.cap {
+	if answers > w.cap {
 		w.cap *= 2
 	}
 	if w.cap >= streams {
-		w.cap = 0
-	}
-	if w.cap == 0 {
+		w.capped.Store(false)
 		return streams
 	}
 	return w.cap

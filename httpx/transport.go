@@ -64,8 +64,8 @@ type Transport struct {
 	MaxWait time.Duration
 
 	// Patience is for how long a request outlasts connects that fail, while one is tried
-	// at a time, less and less often. Zero: it fails as soon as one has failed and there is
-	// no other connection to wait for, as in net/http.
+	// at a time, less and less often. Zero: a connect that fails fails the request that has
+	// waited longest, and all if there is no other connection to wait for.
 	Patience time.Duration
 
 	// FinishWithin is how long an HTTP/1 exchange without a request body may go on,

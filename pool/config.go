@@ -118,6 +118,7 @@ type Config[T any] struct {
 	// Patience is for how long a Get outlasts openings that fail, while the pool
 	// tries again, less and less often. Zero: an opening that fails, with
 	// nothing else there or under way, fails those who waited when it began.
+	// Negative: so it does, and otherwise, whoever of them has waited longest.
 	Patience time.Duration
 
 	// LeakAfter, if not zero, reports a lease that is out for so long to Observe,
@@ -185,7 +186,6 @@ func (c Config[T]) Validate() error {
 		{"MaxIdle", int64(c.MaxIdle), c.MaxIdle},
 		{"MaxLife", int64(c.MaxLife), c.MaxLife},
 		{"MaxWait", int64(c.MaxWait), c.MaxWait},
-		{"Patience", int64(c.Patience), c.Patience},
 		{"LeakAfter", int64(c.LeakAfter), c.LeakAfter},
 	} {
 		if f.n < 0 {

@@ -153,6 +153,24 @@ func TestOpeningsThatFailTogetherAreOneFailure(t *testing.T) {
 	}
 }
 
+func TestWithoutAnyPatienceAFailedOpeningFailsOneWhoWaitsThoughOthersMayBePutBack(t *testing.T) {
+	inBubble(t, func(t *testing.T, w *works) {
+		w.Patience = -1
+		p := w.start()
+		lent := begin(t.Context(), p)
+		lent.value(t)
+		w.refuseUntil(1<<30, 0)
+		first, second := begin(t.Context(), p), begin(t.Context(), p)
+		synctest.Wait()
+		if first.err == nil || second.err != nil {
+			t.Fatalf("the first got %v, the second %v", first.err, second.err)
+		}
+		lent.lease.Put()
+		second.value(t)
+		second.lease.Put()
+	})
+}
+
 func TestPatienceOutlastsFailures(t *testing.T) {
 	for _, test := range []struct {
 		name     string

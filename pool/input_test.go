@@ -30,7 +30,6 @@ func TestAConfigThatMakesNoSenseIsRefused(t *testing.T) {
 		{"Config.MaxWait is -2s", func(c *config) { c.MaxWait = -2 * time.Second }},
 		{"Config.Expect is -7", func(c *config) { c.Capacity, c.Expect = func(int) int { return 1 }, -7 }},
 		{"Config.Expect is 5, and Capacity is not set", func(c *config) { c.Expect = 5 }},
-		{"Config.Patience is -5ns", func(c *config) { c.Patience = -5 }},
 		{"Config.LeakAfter is -6ns", func(c *config) { c.LeakAfter = -6 }},
 		{"Config.MinIdle is 3, more than Max, 2", func(c *config) { c.MinIdle, c.Max = 3, 2 }},
 		{"Config.BeatEvery is 0s, and Beat is set: true", func(c *config) { c.Beat = beat }},

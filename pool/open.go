@@ -241,17 +241,24 @@ func (p *Pool[T]) failLocked(o *opening, err error) {
 		p.armLocked(p.notBefore)
 	}
 	if p.connecting+p.fit > 0 {
+		if w := p.waiters.front(); p.cfg.Patience < 0 && w != nil && w.arrival <= o.arrival {
+			p.failOneLocked(w, err)
+		}
 		return
 	}
 	for w := p.waiters.front(); w != nil && w.arrival <= o.arrival; {
 		next := w.place.next.owner
 		if now-w.sinceLocked(now) >= p.cfg.Patience {
-			p.waiters.remove(&w.place)
-			w.err = err
-			p.tellLocked(w)
+			p.failOneLocked(w, err)
 		}
 		w = next
 	}
+}
+
+func (p *Pool[T]) failOneLocked(w *waiter[T], err error) {
+	p.waiters.remove(&w.place)
+	w.err = err
+	p.tellLocked(w)
 }
 
 // learnLocked takes e's capacity for what the next value can serve.

@@ -232,9 +232,7 @@ func (w *waiter[T]) sinceLocked(now instant) instant {
 // failWaitersLocked tells err to those who came until arrival.
 func (p *Pool[T]) failWaitersLocked(arrival uint64, err error) {
 	for w := p.waiters.front(); w != nil && w.arrival <= arrival; w = p.waiters.front() {
-		p.waiters.remove(&w.place)
-		w.err = err
-		p.tellLocked(w)
+		p.failOneLocked(w, err)
 	}
 	p.easeLocked()
 }

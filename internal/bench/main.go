@@ -27,15 +27,21 @@ type report interface {
 var benches = []bench{
 	{"pool", measurePool},
 	{"watch", measureWatch},
+	{"stdlib", measureStdlib},
+	{"http", measureHTTP},
+	{"storm", measureStorm},
 }
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == asOrigin {
+		os.Exit(beOrigin(os.Stdin, os.Stdout, os.Stderr))
+	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run returns the exit status: 0 if all bounds were kept, 2 for bad arguments.
 func run(args []string, stdout, stderr io.Writer) int {
-	o, status, ok := work.ParseOptions("bench", args, stderr)
+	o, status, ok := work.ParseOptions("bench", args, stderr, stormFlags)
 	if !ok {
 		return status
 	}
@@ -44,6 +50,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 2
 	}
+	enterStorm(chosen)
 	for _, b := range chosen {
 		r := b.measure(o.Full, stderr)
 		if err := show(r, o.JSON, stdout); err != nil {

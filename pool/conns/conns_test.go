@@ -1412,7 +1412,6 @@ func TestWhatIsWrongWithAConfigIsNamed(t *testing.T) {
 		"Config.MinIdle is 3, more than Max, 2":    {MinIdle: 3, Max: 2},
 		"Config.MaxIdle is -1s":                    {MaxIdle: -time.Second},
 		"Config.MaxLife is -1s":                    {MaxLife: -time.Second},
-		"Config.Patience is -1s":                   {Patience: -time.Second},
 		"Config.LeakAfter is -1s":                  {LeakAfter: -time.Second},
 		"Config.BeatEvery is -1s":                  {Beat: beat, BeatEvery: -time.Second},
 		"Config.BeatEvery is 0s, and Beat is set":  {Beat: beat},
