@@ -53,6 +53,7 @@ type conn struct {
 var (
 	errSuspect = errors.New("httpx: what was sent on it is not acknowledged")
 	errSpent   = errors.New("httpx: the server takes no more requests on it")
+	errLast    = errors.New("httpx: a request wanted to be the last on it")
 	errSilent  = errors.New("httpx: an answer was due and nothing came")
 	errBroken  = errors.New("httpx: an exchange was not finished on it")
 )
@@ -219,6 +220,9 @@ func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
 	}
 	if c.flow.Suspect() {
 		return false, 0, errSuspect
+	}
+	if c.lastOne.Load() {
+		return false, 0, errLast
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

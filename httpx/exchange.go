@@ -99,7 +99,7 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 		reused, idle, err := c.begin(u)
 		if err != nil {
 			l.Discard(err)
-			if c.answers.Load() > 0 {
+			if c.answers.Load() > 0 || err == errLast {
 				continue
 			}
 			if useless++; useless > fewRefusals { // more would be no better

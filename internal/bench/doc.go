@@ -1,6 +1,6 @@
 // Bench puts natwise beside its peers, in one process and in turns.
 //
-//	go -C internal/bench run . [-json] [-only NAME] [-full]
+//	go -C internal/bench run . [-json] [-only NAME] [-full] [-scenario NAME]
 //
 // It is a module of its own, so that the peers are no dependency of natwise. The
 // exit status is zero only if every bound was kept.
@@ -28,4 +28,23 @@
 // Go keeps the descriptor of a goroutine that has ended, some 0.4 kB, for the next
 // one. So only the first turns are charged for them, and the ratio of memory is
 // rather too small.
+//
+// # stdlib
+//
+// The tests of net/http, from the GOROOT that runs this, are compiled with an overlay
+// so that their client's RoundTripper is an httpx.Transport, made from the http.Transport that
+// each test tunes. Those that fail with a deliberately broken RoundTripper tell a good one.
+// What passes differently by intention is listed in stdlib/differences.go, with reasons.
+//
+// # http
+//
+// An origin in another process, duels of short turns in random order. The bounds are on
+// the ratio of requests per second beside http.Transport and on allocations, in the
+// client's process, for each request.
+//
+// # storm
+//
+// internal/natlab/storm's work through more clients, each as a careful engineer would set
+// it up who knows the limit of 128 ports. The bounds are on what natwise loses and what the
+// gateway refuses.
 package main
