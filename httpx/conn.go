@@ -118,11 +118,19 @@ func (c *conn) limit() int { return c.cc.Available() + c.cc.InFlight() }
 // watch has changed be told when the room changes, and when the connection ends.
 func (c *conn) watch(changed func(spent error)) {
 	c.changed = changed
-	c.cc.SetStateHook(func(*http.ClientConn) { c.look() })
+	c.cc.SetStateHook(func(*http.ClientConn) { c.glance() })
 	if c.shared {
 		c.flow.WhenSuspect(func(bool) { c.look() })
 	}
 	c.look() // for what has happened before
+}
+
+// glance is look where an exchange may just have ended, which changes nothing.
+func (c *conn) glance() {
+	if c.shared && c.isSettled() && !c.lastOne.Load() && !c.way.capped.Load() && c.cc.Available() > 0 {
+		return
+	}
+	c.look()
 }
 
 // look tells the pool what has changed, if anything has.
