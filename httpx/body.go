@@ -23,7 +23,7 @@ const (
 type body struct {
 	io.ReadCloser // net/http's
 	x             *exchange
-	left          int64 // bytes; negative: nobody knows
+	left          atomic.Int64 // bytes; negative: nobody knows
 	over          atomic.Bool
 	tether        *tether
 	unhook        func() bool // from the request's context; nil: net/http listens to that
@@ -43,7 +43,8 @@ func (x *exchange) wrap(resp *http.Response) *http.Response {
 	}
 	d := &delivered{Response: *resp}
 	b := &d.body
-	b.ReadCloser, b.x, b.left = resp.Body, x, resp.ContentLength
+	b.ReadCloser, b.x = resp.Body, x
+	b.left.Store(resp.ContentLength)
 	d.Body = b
 	if x.done != nil {
 		b.unhook = x.listen()
@@ -98,8 +99,8 @@ func (x *exchange) listen() (unhook func() bool) {
 
 func (b *body) Read(p []byte) (n int, err error) {
 	n, err = b.ReadCloser.Read(p)
-	if b.left > 0 {
-		b.left = max(0, b.left-int64(n))
+	if left := b.left.Load(); left > 0 {
+		b.left.Store(max(0, left-int64(n)))
 	}
 	if err != nil {
 		if err != io.EOF {
@@ -123,7 +124,7 @@ func (x *exchange) explainBody(err error) error {
 // Close gives the rest up. It is read all the same if that saves the connection and
 // takes no longer than 50 ms and 256 KiB.
 func (b *body) Close() error {
-	if b.over.Load() || b.x.conn.shared || b.left > drainBytes {
+	if b.over.Load() || b.x.conn.shared || b.left.Load() > drainBytes {
 		err := b.ReadCloser.Close()
 		b.end(b.x.conn.shared)
 		return err
@@ -159,11 +160,11 @@ func (t *tether) forgotten() {
 		return // its connection is gone
 	}
 	x.user.leaky.Store(true)
-	if log := x.transport.Logger; log != nil {
-		log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
-			"made", cmp.Or(x.place, "not known: the next one will be"))
-	}
 	go func() { // what this takes is not the garbage collector's affair
+		if log := x.transport.Logger; log != nil {
+			log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
+				"made", cmp.Or(x.place, "not known: the next one will be"))
+		}
 		t.body.Close()
 		x.over(x.conn.shared)
 	}()

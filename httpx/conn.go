@@ -29,6 +29,7 @@ type conn struct {
 	shown  net.Conn // to httptrace: the flow, or TLS above it
 	shared bool     // HTTP/2: it carries many exchanges at a time
 	way    *way
+	born   time.Time
 	first  *first // nil: it is not
 
 	user    atomic.Pointer[user] // who had it last
@@ -40,7 +41,8 @@ type conn struct {
 	given   atomic.Bool          // to a caller who has switched protocols: it is not ours any more
 	missing atomic.Int32         // look-ups in a row in which its address was not in the record
 
-	changed  func(error)   // the pool's
+	changed atomic.Pointer[func(error)] // the pool's; nil: it does not know the connection yet
+
 	settled  chan struct{} // HTTP/2: closed when it is known how many streams the server wants
 	settling sync.Once
 
@@ -59,7 +61,7 @@ var (
 )
 
 func newConn(cc *http.ClientConn, o *opening) *conn {
-	c := &conn{cc: cc, flow: o.flow, shown: o.shown, shared: cc.Available() > 1, way: o.way}
+	c := &conn{cc: cc, flow: o.flow, shown: o.shown, shared: cc.Available() > 1, way: o.way, born: time.Now()}
 	if t, ok := c.shown.(*tls.Conn); ok && o.way.proxy == "" {
 		c.shared = t.ConnectionState().NegotiatedProtocol == "h2"
 	}
@@ -70,7 +72,7 @@ func newConn(cc *http.ClientConn, o *opening) *conn {
 		o.way.learn(1)
 		o.way.learned(o.first)
 	}
-	if o.first != nil {
+	if o.first != nil && c.shared {
 		o.first.conn = c
 		close(o.first.opened)
 	}
@@ -117,7 +119,7 @@ func (c *conn) limit() int { return c.cc.Available() + c.cc.InFlight() }
 
 // watch has changed be told when the room changes, and when the connection ends.
 func (c *conn) watch(changed func(spent error)) {
-	c.changed = changed
+	c.changed.Store(&changed)
 	c.cc.SetStateHook(func(*http.ClientConn) { c.glance() })
 	if c.shared {
 		c.flow.WhenSuspect(func(bool) { c.look() })
@@ -138,7 +140,7 @@ func (c *conn) look() {
 	streams := c.limit()
 	if streams == 0 {
 		if err := c.cc.Err(); err != nil {
-			c.changed(fmt.Errorf("%w: %w", pool.Spent, err))
+			c.tell(fmt.Errorf("%w: %w", pool.Spent, err))
 			return
 		}
 	}
@@ -149,10 +151,16 @@ func (c *conn) look() {
 		c.settle()
 	}
 	if n := int64(c.roomOf(streams)); c.streams.Swap(n) != n {
-		c.changed(nil)
+		c.tell(nil)
 	}
 	if c.isSettled() {
 		c.way.learned(c.first) // the pool knows by now
+	}
+}
+
+func (c *conn) tell(spent error) {
+	if changed := c.changed.Load(); changed != nil {
+		(*changed)(spent)
 	}
 }
 
@@ -160,7 +168,9 @@ func (c *conn) look() {
 // answered, which it does not before.
 func (c *conn) settle() {
 	c.settling.Do(func() {
-		c.way.learn(c.limit())
+		if c.cc.Available() > 0 { // or it is ending, and would say too little
+			c.way.learn(c.limit())
+		}
 		close(c.settled)
 	})
 }
@@ -257,6 +267,12 @@ func (c *conn) end() {
 	}
 }
 
+func (c *conn) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.active == 0
+}
+
 // free reports whether the exchange that has just ended has left the connection ready
 // for the next one.
 func (c *conn) free() bool { return c.shared || c.cc.Available() > 0 }
@@ -267,7 +283,7 @@ func (c *conn) close(cause error) {
 	if c.given.Load() {
 		return
 	}
-	if c.shared && c.answers.Load() == 0 && !unwanted(cause) {
+	if c.shared && c.answers.Load() == 0 && (c.served.Load() || c.young()) && !unwanted(cause) {
 		c.way.useless(cause)
 	}
 	if _, parked := c.flow.Parked(); parked {
@@ -276,11 +292,14 @@ func (c *conn) close(cause error) {
 	c.cc.Close()
 }
 
+// young reports whether the connection has just been opened. One that ends then was no use.
+func (c *conn) young() bool { return time.Since(c.born) < time.Second }
+
 // unwanted reports whether cause, for which a connection is closed, is a wish of this side.
 func unwanted(cause error) bool {
 	var r pool.Reason
 	if !errors.As(cause, &r) {
-		return errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved)
+		return errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved) || errors.Is(cause, errLast)
 	}
 	return r != pool.Discarded && r != pool.Failed && r != pool.Spent
 }

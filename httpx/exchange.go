@@ -99,8 +99,8 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 		reused, idle, err := c.begin(u)
 		if err != nil {
 			l.Discard(err)
-			if c.answers.Load() > 0 || err == errLast {
-				continue
+			if c.answers.Load() > 0 || err == errLast || !c.young() {
+				continue // there are not many of those
 			}
 			if useless++; useless > fewRefusals { // more would be no better
 				u.leave()
@@ -193,7 +193,7 @@ func (x *exchange) sendAlone() (*http.Response, error) {
 // finishWithin is for how long the exchange may be finished unseen. Zero: not at all.
 func (x *exchange) finishWithin() time.Duration {
 	switch d := x.transport.FinishWithin; {
-	case hasBody(x.Request):
+	case hasBody(x.Request) || x.conn.way.only1: // nobody could use what an Upgrade brings
 		return 0
 	case d != 0:
 		return max(0, d)

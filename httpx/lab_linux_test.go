@@ -302,7 +302,7 @@ func TestInTheKernelDeadlinesCostNoPorts(t *testing.T) {
 			return err
 		})
 		y.herd(500, func(int) error { return y.ask(y.Context(), http.MethodGet, "a.example") })
-		n := y.allCarried()
+		n := len(y.carried) // some of them finished for nobody
 		y.Logf("%d of 500 within 30 ms, %d dials", served.Load(), n)
 		if n > yardPorts {
 			y.Errorf("%d dials", n)
@@ -327,7 +327,7 @@ func TestInTheKernelRequestsThatAreCalledOffCostNoPorts(t *testing.T) {
 		// A dial that was on its way when its requests were called off is finished, and
 		// idle until somebody needs it.
 		y.herd(2000, func(int) error { return y.ask(y.Context(), http.MethodGet, "a.example") })
-		y.Logf("%d dials", y.allCarried())
+		y.Logf("%d dials", len(y.carried))
 	})
 }
 

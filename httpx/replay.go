@@ -54,10 +54,10 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		x, err := t.lease(sent, r)
 		if err != nil {
 			b.finish(sent)
-			if err == context.Cause(req.Context()) {
-				return nil, timedOut(req, err) // as the caller knows it
+			if err = timedOut(req, err); !isCause(req.Context(), err) {
+				err = unsent(err)
 			}
-			return nil, unsent(timedOut(req, err))
+			return nil, replays.qualify(err)
 		}
 		resp, err := x.run()
 		if err == nil {
@@ -78,7 +78,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		if err = x.explain(err); x.fate == untouched {
 			err = unsent(err)
 		}
-		return nil, err
+		return nil, replays.qualify(err)
 	}
 }
 
@@ -109,6 +109,29 @@ func (r *replays) allow(x *exchange) bool {
 		return r.refused <= fewRefusals || x.conn.way.works() && r.refused <= maxGone
 	}
 	return r.refused <= maxRefusals
+}
+
+// qualify returns err, which says nothing of earlier attempts, as the error of them all.
+func (r *replays) qualify(err error) error {
+	if r.lost > 0 && dialer.SafeToRetry(err) {
+		return &lostError{err}
+	}
+	return err
+}
+
+// A lostError is of a request that may have run before it could not be sent again.
+type lostError struct{ err error }
+
+func (e *lostError) Error() string     { return "httpx: sent again, and may have run: " + e.err.Error() }
+func (e *lostError) Unwrap() error     { return e.err }
+func (e *lostError) SafeToRetry() bool { return false }
+func (e *lostError) Timeout() bool     { return keepalive.FaultOf(e.err) == keepalive.Deadline }
+func (e *lostError) Temporary() bool   { return false }
+
+// isCause reports whether err is that for which ctx has ended, as the caller knows it.
+func isCause(ctx context.Context, err error) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && reflect.TypeOf(cause).Comparable() && err == cause
 }
 
 // pause lets some time pass after some refusals. It returns early when nobody waits for the

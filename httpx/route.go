@@ -67,6 +67,11 @@ func (t *Transport) route(req *http.Request) (route, error) {
 	}
 	r := route{scheme: req.URL.Scheme, only1: upgrades(req)}
 	if through != nil {
+		switch through.Scheme {
+		case "http", "https", "socks5", "socks5h":
+		default:
+			return route{}, fmt.Errorf("httpx: unsupported proxy scheme %q", through.Scheme)
+		}
 		r.proxy = through.String()
 		if r.scheme == "http" && (through.Scheme == "http" || through.Scheme == "https") {
 			return r, nil

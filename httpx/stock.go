@@ -295,9 +295,13 @@ func (w *way) refused(answers int) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cap = 2 * answers
+	w.cap = max(leastCap, 2*answers)
 	w.capped.Store(true)
 }
+
+// leastCap is what a refusal cannot go below: a connection that was young would say too
+// little, and cost others.
+const leastCap = 16
 
 // atOnce is how many streams to begin at once where the server wants that many, on a
 // connection that has brought so many answers. What is learned from a refusal is

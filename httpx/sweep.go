@@ -3,6 +3,7 @@ package httpx
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -18,8 +19,8 @@ const (
 	// sweepEvery is how often names are looked up again, less up to a quarter.
 	sweepEvery = time.Minute
 
-	// missingFor is in how many look-ups in a row an address must be missing before
-	// its connections go: a name with many addresses may tell some at a time.
+	// missingFor is in how many look-ups in a row that agree an address must be missing
+	// before its connections go.
 	missingFor = 3
 
 	lookupTimeout = 10 * time.Second
@@ -35,6 +36,7 @@ type sweeper struct {
 	timer   *time.Timer
 	stopped bool
 	end     context.CancelFunc // of the sweep under way
+	records map[route]string   // what names led to at the last look-up
 }
 
 // wake has the stock be swept from time to time.
@@ -73,33 +75,54 @@ func (s *stock) sweep() {
 		return
 	}
 	left := false
-	for r, p := range s.group.Pools() {
+	for _, p := range s.group.Pools() {
 		left = true
-		s.sweepRoute(ctx, r, p)
+		p.Retire(errSpent, (*conn).spent)
+	}
+	for r, p := range s.group.Pools() {
+		if !s.drain(ctx, r, p) {
+			break // nobody can tell: the next one would take as long
+		}
 	}
 	if left {
 		s.wake()
 	}
 }
 
-func (s *stock) sweepRoute(ctx context.Context, r route, p *pool.Pool[*conn]) {
-	p.Retire(errSpent, (*conn).spent)
+// drain retires the connections on r whose address is in the record no more. It reports
+// whether names can be looked up.
+func (s *stock) drain(ctx context.Context, r route, p *pool.Pool[*conn]) bool {
 	host, ok := r.name()
 	if !ok {
-		return
+		return true
 	}
 	addrs, err := lookup(ctx, s.dialer, host)
 	if err != nil {
-		return // nobody knows
+		return errors.As(err, new(*net.DNSError)) && !errors.Is(err, context.DeadlineExceeded)
 	}
+	same := s.sweeper.recall(r, fmt.Sprint(addrs))
 	p.Retire(errMoved, func(c *conn) bool {
 		remote, err := netip.ParseAddrPort(c.flow.RemoteAddr().String())
-		if err != nil || slices.Contains(addrs, remote.Addr().Unmap()) {
+		if err != nil || !same || slices.Contains(addrs, remote.Addr().Unmap()) {
 			c.missing.Store(0)
 			return false
 		}
 		return c.missing.Add(1) >= missingFor
 	})
+	return true
+}
+
+// recall remembers the record of r, and reports whether it is the same as last time. One
+// that varies tells some of many addresses at a time, and says nothing of the others.
+func (w *sweeper) recall(r route, record string) (same bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.records == nil || len(w.records) >= maxCarries {
+		w.records = make(map[route]string)
+	}
+	was := w.records[r]
+	w.records[r] = record
+	return was == record
 }
 
 // name returns the name that is looked up for r, if it is one.
@@ -127,5 +150,6 @@ func lookup(ctx context.Context, d *dialer.Dialer, host string) ([]netip.Addr, e
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
+	slices.SortFunc(addrs, netip.Addr.Compare) // servers turn them round
 	return addrs, err
 }

@@ -26,8 +26,12 @@ import (
 // It may be used by many goroutines, must not be copied, and is closed by whoever made
 // it; one that is forgotten gives up its part when the garbage collector finds it.
 //
-// An error that came before any byte of the request was sent says so:
-// dialer.SafeToRetry is true. After any other one the request may have run.
+// An error that came before any byte of the request was sent says so: dialer.SafeToRetry
+// is true, unless it is what the caller's own context ended for. After any other one the
+// request may have run.
+//
+// In a synctest bubble, give a Transport a Dialer of its own, or close it before the bubble
+// ends: one outside, or in the next, would share its connections.
 type Transport struct {
 	// Dialer opens the connections. Nil: the zero Dialer, one for all Transports,
 	// which books in dialer.DefaultLedger.
@@ -71,7 +75,7 @@ type Transport struct {
 	// FinishWithin is how long an HTTP/1 exchange without a request body may go on,
 	// unseen, after it was canceled: if the answer comes by then, and is no longer than
 	// 256 KiB, the connection is saved. It costs each request that could be canceled a
-	// goroutine. Zero: 1 s where ports are scarce, and not at all elsewhere.
+	// goroutine, and hooks of httptrace may be called after RoundTrip has returned. Zero: 1 s where ports are scarce, and not at all elsewhere.
 	// Negative: a canceled exchange ends its connection, as in net/http.
 	FinishWithin time.Duration
 
@@ -160,17 +164,19 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.send(req)
 }
 
-// CloseIdleConnections closes the connections that t has used last, when they are idle.
-// Each port is held by the NAT for a while after that.
+// CloseIdleConnections closes the idle connections that t was the last to use. Each port is
+// held by the NAT for a while after that.
 func (t *Transport) CloseIdleConnections() {
 	if u, err := t.use(); err == nil {
-		u.stock.retire(errNotNeeded, func(c *conn) bool { return c.user.Load() == u })
+		u.stock.retire(errNotNeeded, func(c *conn) bool { return c.user.Load() == u && c.idle() })
 	}
 }
 
 // Close lets no request begin any more and waits, for as long as ctx lasts, until those
-// under way are over, bodies included. The connections are closed if no other Transport
-// shares them.
+// under way are over, bodies and what is finished unseen included, but not connections
+// that have switched protocols. Then the connections are closed if no other Transport shares
+// them. It returns the cause of ctx and what is left; the rest still goes on, and it may be
+// called again. RoundTrip fails from the first Close on.
 func (t *Transport) Close(ctx context.Context) error {
 	u, err := t.use()
 	if err != nil {
@@ -205,6 +211,7 @@ type user struct {
 	busy   atomic.Int64 // requests and response bodies
 	closed atomic.Bool
 	left   sync.Once // the stock
+	last   bool      // nobody is left there; set by left
 
 	mu      sync.Mutex    // guards drained
 	drained chan struct{} // closed when not busy any more; nil: nobody waits for that
@@ -232,7 +239,7 @@ func (u *user) leave() {
 	}
 }
 
-func (u *user) close(ctx context.Context) (err error) {
+func (u *user) close(ctx context.Context) error {
 	u.closed.Store(true)
 	for drained := u.drain(); u.busy.Load() > 0; drained = u.drain() {
 		select {
@@ -241,12 +248,11 @@ func (u *user) close(ctx context.Context) (err error) {
 			return fmt.Errorf("httpx: %d requests are under way, or their bodies open: %w", u.busy.Load(), context.Cause(ctx))
 		}
 	}
-	u.left.Do(func() {
-		if u.stock.leave() {
-			err = u.stock.close(ctx)
-		}
-	})
-	return err
+	u.left.Do(func() { u.last = u.stock.leave() })
+	if !u.last {
+		return nil
+	}
+	return u.stock.close(ctx)
 }
 
 // drain returns what leave will close when nothing is under way any more.
