@@ -127,9 +127,13 @@ func (c *conn) watch(changed func(spent error)) {
 	c.look() // for what has happened before
 }
 
+// mayHaveEnded reports whether Err must be asked. net/http says of an HTTP/2 connection that
+// has ended unused that it is available, so that whoever uses it learns why.
+func (c *conn) mayHaveEnded(available int) bool { return available == 0 || !c.served.Load() }
+
 // glance is look where an exchange may just have ended, which changes nothing.
 func (c *conn) glance() {
-	if c.shared && c.isSettled() && !c.lastOne.Load() && !c.way.capped.Load() && c.cc.Available() > 0 {
+	if c.shared && c.isSettled() && !c.lastOne.Load() && !c.way.capped.Load() && !c.mayHaveEnded(c.cc.Available()) {
 		return
 	}
 	c.look()
@@ -138,7 +142,7 @@ func (c *conn) glance() {
 // look tells the pool what has changed, if anything has.
 func (c *conn) look() {
 	streams := c.limit()
-	if streams == 0 {
+	if c.mayHaveEnded(streams) {
 		if err := c.cc.Err(); err != nil {
 			c.tell(fmt.Errorf("%w: %w", pool.Spent, err))
 			return
@@ -228,7 +232,7 @@ func (c *conn) awaitSettings(ctx context.Context) {
 // begin begins an exchange, unless the connection should carry none. It reports whether
 // others were there before, and for how long it has been idle.
 func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
-	if c.cc.Available() == 0 {
+	if c.mayHaveEnded(c.cc.Available()) {
 		if err := c.cc.Err(); err != nil {
 			return false, 0, err
 		}
@@ -283,7 +287,7 @@ func (c *conn) close(cause error) {
 	if c.given.Load() {
 		return
 	}
-	if c.shared && c.answers.Load() == 0 && (c.served.Load() || c.young()) && !unwanted(cause) {
+	if lives := c.cc.Err() == nil; c.shared && c.answers.Load() == 0 && (c.served.Load() || lives) && !unwanted(cause) {
 		c.way.useless(cause)
 	}
 	if _, parked := c.flow.Parked(); parked {
@@ -291,9 +295,6 @@ func (c *conn) close(cause error) {
 	}
 	c.cc.Close()
 }
-
-// young reports whether the connection has just been opened. One that ends then was no use.
-func (c *conn) young() bool { return time.Since(c.born) < time.Second }
 
 // unwanted reports whether cause, for which a connection is closed, is a wish of this side.
 func unwanted(cause error) bool {

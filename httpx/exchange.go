@@ -75,9 +75,9 @@ var errCanceled = sync.OnceValue(func() error {
 // lease waits for a connection on r and begins an exchange there.
 func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 	ctx := req.Context()
-	if req.Cancel != nil {
+	if canceled := legacy(req); canceled != nil {
 		var stop context.CancelFunc
-		ctx, stop = withCancel(ctx, req.Cancel)
+		ctx, stop = withCancel(ctx, canceled)
 		defer stop()
 	}
 	trace := httptrace.ContextClientTrace(ctx)
@@ -89,6 +89,7 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 	if !u.enter() {
 		return nil, errClosed
 	}
+	came := time.Now()
 	for useless := 0; ; {
 		l, err := u.stock.group.Get(ctx, r)
 		if err != nil {
@@ -99,8 +100,8 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 		reused, idle, err := c.begin(u)
 		if err != nil {
 			l.Discard(err)
-			if c.answers.Load() > 0 || err == errLast || !c.young() {
-				continue // there are not many of those
+			if c.answers.Load() > 0 || err == errLast || c.born.Before(came) {
+				continue // there are only so many of those
 			}
 			if useless++; useless > fewRefusals { // more would be no better
 				u.leave()
@@ -129,6 +130,13 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			began: time.Now(), kept: reused, written: c.flow.BytesWritten(), read: c.flow.BytesRead(),
 		}, nil
 	}
+}
+
+// legacy returns what some clients still call requests off by, http.Client for its Timeout
+// among them.
+func legacy(req *http.Request) <-chan struct{} {
+	//lint:ignore SA1019 see above
+	return req.Cancel
 }
 
 // withCancel returns ctx that also ends when canceled is closed, the way in which
@@ -208,6 +216,7 @@ func (x *exchange) sendApart() (*http.Response, error) {
 	x.done = make(chan struct{})
 	x.answer = make(chan answer, 1)
 	req := x.WithContext(x)
+	//lint:ignore SA1019 net/http would start a goroutine for it
 	req.Cancel = nil
 	go x.perform(req)
 	select {

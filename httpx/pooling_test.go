@@ -354,6 +354,12 @@ func (r *record) LookupNetIP(context.Context, string, string) (addrs []netip.Add
 	return addrs, r.err
 }
 
+func (r *record) vary(varies bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.varies = varies
+}
+
 func (r *record) set(err error, addrs ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -381,7 +387,7 @@ func TestConnectionsWhoseAddressLeftTheRecordGoAfterThreeLookUpsThatAgree(t *tes
 				defer shut(t, tr)
 				require.NoError(t, lab.post(&http.Client{Transport: tr}, "http://a.example"))
 				r.set(c.err, c.addrs...)
-				r.varies = c.varies
+				r.vary(c.varies)
 				time.Sleep(3 * 45 * time.Second) // three look-ups at most, the first of which is news
 				synctest.Wait()
 				if n := lab.nat.Stats().Live; n != 1 {

@@ -237,11 +237,11 @@ func isNamedItself(err error, name string) bool { return reflect.TypeOf(err).Str
 // timedOut waits until http.Client knows that its own timeout has passed, if that is why
 // the context of req has ended.
 func timedOut(req *http.Request, err error) error {
-	if req.Cancel != nil && req.Context().Err() == context.DeadlineExceeded {
+	if canceled := legacy(req); canceled != nil && req.Context().Err() == context.DeadlineExceeded {
 		grace := time.NewTimer(cancelGrace)
 		defer grace.Stop()
 		select {
-		case <-req.Cancel:
+		case <-canceled:
 		case <-grace.C:
 		}
 	}

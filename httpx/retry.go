@@ -308,8 +308,7 @@ const internalError streamCode = 2 // RFC 9113, section 7
 // calledOff reports whether nobody waits for the answer any more.
 func calledOff(req *http.Request) bool {
 	select {
-	//lint:ignore SA1019 http.Client closes it when its Timeout is over
-	case <-req.Cancel:
+	case <-legacy(req):
 		return true
 	default:
 		return req.Context().Err() != nil
@@ -338,8 +337,7 @@ func sleep(req *http.Request, until time.Time) error {
 		return nil
 	case <-req.Context().Done():
 		return timedOut(req, context.Cause(req.Context()))
-	//lint:ignore SA1019 http.Client closes it when its Timeout is over
-	case <-req.Cancel:
+	case <-legacy(req):
 		return errCanceled()
 	}
 }

@@ -1,3 +1,4 @@
+//lint:file-ignore SA1019 Request.Cancel is still what http.Client uses
 package httpx_test
 
 import (

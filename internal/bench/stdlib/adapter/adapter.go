@@ -8,6 +8,9 @@
 // MaxIdleConnsPerHost, DialTLS, DialTLSContext, RegisterProtocol.
 package adapter
 
+//lint:file-ignore SA1019 net/http's tests use what is deprecated
+//lint:file-ignore U1000 those tests call it
+
 import (
 	"context"
 	"crypto/tls"
