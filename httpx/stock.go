@@ -4,14 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"errors"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
-	"reflect"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
@@ -24,7 +20,6 @@ import (
 // A stock is the connections that alike Transports share.
 type stock struct {
 	settings
-	dialer  *dialer.Dialer
 	engine  *http.Transport // opens connections and speaks HTTP; its own pool stays empty
 	engine1 *http.Transport // the same for HTTP/1.1 alone
 	group   pool.Group[route, *conn]
@@ -50,7 +45,7 @@ type settings struct {
 	tls              *tls.Config
 	http2            *http.HTTP2Config
 	protocols        http.Protocols
-	plain            bool // no DisableCompression
+	plain            bool // no compression
 	maxConns         int
 	maxIdle, maxLife time.Duration
 	maxWait          time.Duration
@@ -137,7 +132,7 @@ func (s *stock) close(ctx context.Context) error {
 }
 
 func newStock(t *Transport, set settings) *stock {
-	s := &stock{settings: set, dialer: set.dialer}
+	s := &stock{settings: set}
 	engine := func() *http.Transport {
 		return &http.Transport{
 			Proxy:                  func(req *http.Request) (*url.URL, error) { return openingOf(req.Context()).way.through() },
@@ -203,145 +198,6 @@ func (s *stock) alone(r route) bool {
 // cleartext2 reports whether HTTP/2 is spoken without TLS, by prior knowledge.
 func (s *stock) cleartext2() bool { return s.protocols.UnencryptedHTTP2() && !s.protocols.HTTP1() }
 
-// A way is a route while there are connections on it.
-type way struct {
-	route
-	stock  *stock
-	capped atomic.Bool // cap is set
-
-	mu      sync.Mutex // guards the fields below
-	first   *first     // nil: it is known what a connection carries, or nobody finds out
-	cap     int        // how many streams to begin at once, whatever the server says; 0: as many as it says
-	answers bool       // some connection has brought one
-	failing int        // HTTP/2 connections in a row that have not
-	backoff retry.Backoff
-}
-
-// A first connection is opened alone, to learn what one carries.
-type first struct {
-	conn   *conn         // once opened is closed
-	opened chan struct{} // closed when it is there
-	known  chan struct{} // closed when it has told, or has failed
-	end    sync.Once
-}
-
-// await waits for what the first connection tells. Somebody must be the first.
-func (w *way) await(ctx context.Context) *first {
-	for {
-		w.mu.Lock()
-		f := w.first
-		if f == nil {
-			defer w.mu.Unlock()
-			if w.stock.alone(w.route) || w.failing == 0 && w.stock.carried(w.route) > 0 {
-				return nil
-			}
-			w.first = &first{opened: make(chan struct{}), known: make(chan struct{})}
-			return w.first
-		}
-		w.mu.Unlock()
-		select {
-		case <-f.known:
-		case <-f.opened:
-			f.conn.awaitSettings(ctx)
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// learned says that f has told, or never will.
-func (w *way) learned(f *first) {
-	if f == nil {
-		return
-	}
-	f.end.Do(func() {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.first = nil
-		close(f.known)
-	})
-}
-
-// useless says that an HTTP/2 connection has ended that brought no answer. When that goes on,
-// those who wait are told, as if it could not have been opened, and the next ones are
-// opened less and less often.
-func (w *way) useless(cause error) {
-	w.mu.Lock()
-	w.failing++
-	goesOn := w.failing >= mayFail
-	w.mu.Unlock()
-	if !goesOn {
-		return
-	}
-	for r, p := range w.stock.group.Pools() {
-		if r == w.route {
-			p.Reset(cause)
-		}
-	}
-}
-
-func (w *way) useful() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.answers, w.failing = true, 0
-	w.backoff.Reset()
-}
-
-// refused says that a connection was told to take no more after so many answers, with more
-// requests on it: fewer are begun at once from now on.
-func (w *way) refused(answers int) {
-	if answers == 0 {
-		return // and no more connections are needed because of that
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cap = max(leastCap, 2*answers)
-	w.capped.Store(true)
-}
-
-// leastCap is what a refusal cannot go below: a connection that was young would say too
-// little, and cost others.
-const leastCap = 16
-
-// atOnce is how many streams to begin at once where the server wants that many, on a
-// connection that has brought so many answers. What is learned from a refusal is
-// forgotten as more answers come.
-func (w *way) atOnce(streams, answers int) int {
-	if !w.capped.Load() {
-		return streams
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if answers > w.cap {
-		w.cap *= 2
-	}
-	if w.cap >= streams {
-		w.capped.Store(false)
-		return streams
-	}
-	return w.cap
-}
-
-// works reports whether connections on the route bring answers.
-func (w *way) works() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.answers && w.failing < mayFail
-}
-
-// pause is how long to wait before the next connection.
-func (w *way) pause() time.Duration {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failing < mayFail {
-		return 0
-	}
-	return w.backoff.Next()
-}
-
-// mayFail is how many connections in a row may bring no answer before that is a failure.
-const mayFail = 2
-
 // config is that of the pool for one route.
 func (s *stock) config(r route) pool.Config[*conn] {
 	w := &way{route: r, stock: s, backoff: retry.Backoff{First: firstPause, Max: lastPause}}
@@ -375,58 +231,6 @@ func (s *stock) retire(cause error, match func(*conn) bool) {
 	}
 }
 
-// A wayOwner is whom ports belong to, for fairness: the stock's connections on one route.
-type wayOwner struct {
-	stock *stock
-	route route
-}
-
-// owner does not change when the pool for the route is made again.
-func (w *way) owner() any { return wayOwner{w.stock, w.route} }
-
-func (w *way) obstacle() error { return w.stock.ledger().Obstacle(w.owner()) }
-
-// ask waits for a port, unless the last connection turns out to have room for all.
-func (w *way) ask(ctx context.Context) (pool.Permit[*conn], error) {
-	address, err := w.dials()
-	if err != nil {
-		return nil, err
-	}
-	f := w.await(ctx)
-	if d := w.pause(); d > 0 {
-		select {
-		case <-time.After(d):
-		case <-ctx.Done():
-		}
-	}
-	res, err := w.stock.dialer.Reserve(dialer.WithOwner(resolving(ctx), w.owner()), "tcp", address)
-	if err != nil {
-		w.learned(f)
-		return nil, err
-	}
-	return &opening{way: w, first: f, Reservation: res}, nil
-}
-
-// resolving returns ctx for looking names up, which httptrace has hooks of its own for: what
-// the resolver dials is nobody's connection.
-func resolving(ctx context.Context) context.Context {
-	trace := httptrace.ContextClientTrace(ctx)
-	if trace == nil {
-		return ctx
-	}
-	return httptrace.WithClientTrace(untraced{ctx}, &httptrace.ClientTrace{DNSStart: trace.DNSStart, DNSDone: trace.DNSDone})
-}
-
-// An untraced context has all of another one's values but its traces.
-type untraced struct{ context.Context }
-
-func (c untraced) Value(key any) any {
-	if t := reflect.TypeOf(key); t != nil && (t.PkgPath() == "internal/nettrace" || t.PkgPath() == "net/http/httptrace") {
-		return nil
-	}
-	return c.Context.Value(key)
-}
-
 // learn remembers how many exchanges a connection on the route carries.
 func (w *way) learn(streams int) {
 	s := w.stock
@@ -447,141 +251,3 @@ func (s *stock) carried(r route) int {
 
 // maxCarries is of how many routes it is remembered what their connections carry.
 const maxCarries = 4096
-
-// An opening is a connection to be, whose port is reserved.
-type opening struct {
-	*dialer.Reservation
-	way   *way
-	first *first // nil: it is not
-	flow  *dialer.Conn
-	shown net.Conn
-}
-
-type openingKey struct{}
-
-func openingOf(ctx context.Context) *opening { return ctx.Value(openingKey{}).(*opening) }
-
-// dial is what the engine dials by. An address that it names is where o leads.
-func (o *opening) dial(ctx context.Context) (net.Conn, error) {
-	c, err := o.Reservation.Dial(dialer.WithOwner(ctx, o.way.owner()))
-	if err != nil {
-		return nil, err
-	}
-	o.flow = c.(*dialer.Conn)
-	o.shown = o.flow
-	return o.flow, nil
-}
-
-// dialTLS leaves the handshake to the engine.
-func (o *opening) dialTLS(ctx context.Context) (net.Conn, error) {
-	c, err := o.dial(ctx)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := o.tlsConfig()
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
-	o.flow.SetDeadline(time.Now().Add(o.way.stock.handshake))
-	o.shown = tls.Client(c, cfg)
-	return o.shown, nil
-}
-
-// tlsConfig is for the machine that is dialed.
-func (o *opening) tlsConfig() (*tls.Config, error) {
-	cfg := o.way.stock.tls.Clone()
-	if cfg == nil {
-		cfg = new(tls.Config)
-	}
-	address, err := o.way.dials()
-	if err != nil {
-		return nil, err
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	if cfg.ServerName == "" {
-		cfg.ServerName = host
-	}
-	switch {
-	case o.way.proxy != "" || o.way.only1:
-		cfg.NextProtos = nil
-	case len(cfg.NextProtos) > 0:
-	default:
-		if o.way.stock.protocols.HTTP2() {
-			cfg.NextProtos = append(cfg.NextProtos, "h2")
-		}
-		if o.way.stock.protocols.HTTP1() {
-			cfg.NextProtos = append(cfg.NextProtos, "http/1.1")
-		}
-	}
-	return cfg, nil
-}
-
-// Release gives the port back.
-func (o *opening) Release() {
-	o.Reservation.Release()
-	o.way.learned(o.first)
-}
-
-// Open connects, by TLS and through the proxy if need be.
-func (o *opening) Open(ctx context.Context) (*conn, error) {
-	defer o.Reservation.Release() // does nothing after dial
-	engine := o.way.stock.engine
-	if o.way.only1 {
-		engine = o.way.stock.engine1
-	}
-	cc, err := engine.NewClientConn(context.WithValue(ctx, openingKey{}, o), o.way.scheme, cmp.Or(o.way.host, anyHost))
-	if err != nil {
-		o.way.learned(o.first)
-		if o.flow != nil {
-			o.flow.Close()
-		}
-		return nil, o.reason(err)
-	}
-	if o.secured() && o.flow.SetDeadline(time.Time{}) != nil {
-		o.way.learned(o.first)
-		cc.Close()
-		return nil, net.ErrClosed
-	}
-	o.way.stock.wake()
-	return newConn(cc, o), nil
-}
-
-// secured reports whether there is TLS above the flow, other than through a proxy.
-func (o *opening) secured() bool { return o.flow != nil && o.shown != net.Conn(o.flow) }
-
-const (
-	firstPause = 100 * time.Millisecond
-	lastPause  = 10 * time.Second
-)
-
-// anyHost is what a proxy's connection is opened for that takes requests for any host.
-const anyHost = "proxied.invalid:80"
-
-// reason says why there is no connection.
-func (o *opening) reason(err error) error {
-	var header tls.RecordHeaderError
-	if errors.As(err, &header) && string(header.RecordHeader[:]) == "HTTP/" {
-		return http.ErrSchemeMismatch
-	}
-	if keepalive.FaultOf(err) == keepalive.Deadline && o.secured() {
-		return &handshakeError{o.way.stock.handshake, err}
-	}
-	return err
-}
-
-// A handshakeError says that TLS took too long.
-type handshakeError struct {
-	timeout time.Duration
-	err     error
-}
-
-func (e *handshakeError) Error() string {
-	return "net/http: TLS handshake timeout, after " + e.timeout.String()
-}
-func (e *handshakeError) Unwrap() error   { return e.err }
-func (e *handshakeError) Timeout() bool   { return true }
-func (e *handshakeError) Temporary() bool { return true }
