@@ -122,19 +122,24 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 	if err != nil {
 		return nil, &DialError{network, address, err}
 	}
-	return d.reserve(ctx, t, t.candidates)
+	return d.reserve(ctx, t, d.request(ctx, t.host, t.candidates))
 }
 
-func (d *Dialer) reserve(ctx context.Context, t target, candidates []candidate) (*Reservation, error) {
+// request is what a context asks for.
+func (d *Dialer) request(ctx context.Context, host string, candidates []candidate) request {
+	r := request{owner: owner{by: d, host: host}, candidates: candidates, control: ctx.Value(controlKey) != nil}
+	if o := ctx.Value(ownerKey); o != nil {
+		r.owner = owner{by: o}
+	}
+	return r
+}
+
+func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation, error) {
 	l := d.ledger()
 	if err := l.init(); err != nil {
 		return nil, &DialError{t.network, t.address, err}
 	}
-	r := request{owner: owner{by: d, host: t.host}, candidates: l.owing(t.network, candidates)}
-	if o := ctx.Value(ownerKey); o != nil {
-		r.owner = owner{by: o}
-	}
-	r.control = ctx.Value(controlKey) != nil
+	r.candidates = l.owing(t.network, r.candidates)
 	start := time.Now()
 	f, at, waited, err := l.reserve(ctx, r)
 	if waited {
@@ -209,7 +214,7 @@ func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 	if len(r.candidates) == 0 || ctx.Err() != nil {
 		return nil, &DialError{r.target.network, r.target.address, err}
 	}
-	rest, later := r.dialer.reserve(ctx, r.target, r.candidates)
+	rest, later := r.dialer.reserve(ctx, r.target, r.request) // the same owner's
 	if later == nil {
 		c, failed := rest.Dial(ctx)
 		if failed == nil {

@@ -105,7 +105,7 @@ func (k *keeper) replan() {
 // Try opens a control connection the same way. Nothing is sent on it, so that it
 // may end in whichever way frees its port soonest.
 func (k *keeper) Try(ctx context.Context) error {
-	r, err := k.dialer.reserve(WithControl(ctx), k.target, []candidate{k.way})
+	r, err := k.dialer.reserve(ctx, k.target, k.dialer.request(WithControl(ctx), k.target.host, []candidate{k.way}))
 	if err != nil {
 		return err
 	}

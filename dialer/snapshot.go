@@ -63,6 +63,9 @@ func (l *Ledger) Obstacle(by any) error {
 	return &BudgetError{Account: l.snapshotLocked(time.Now(), l.fullestLocked(w))}
 }
 
+// Obstacle is that of the dialer's ledger.
+func (d *Dialer) Obstacle(by any) error { return d.ledger().Obstacle(by) }
+
 // snapshotLocked returns a copy of one account.
 func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 	var next time.Time

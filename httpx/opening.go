@@ -28,7 +28,7 @@ func openingOf(ctx context.Context) *opening { return ctx.Value(openingKey{}).(*
 
 // dial is what the engine dials by. An address that it names is where o leads.
 func (o *opening) dial(ctx context.Context) (net.Conn, error) {
-	c, err := o.Reservation.Dial(dialer.WithOwner(ctx, o.way.owner()))
+	c, err := o.Reservation.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}

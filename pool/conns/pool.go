@@ -211,7 +211,7 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 			}
 			return r, nil
 		},
-		Obstacle:     func() error { return cmp.Or(p.dialer.Ledger, dialer.DefaultLedger).Obstacle(p.owner(k)) },
+		Obstacle:     func() error { return p.dialer.Obstacle(p.owner(k)) },
 		Close:        func(c *conn, cause error) { p.end(k, c, cause) },
 		Watch:        func(c *conn, ended func(error)) { p.watcher.Watch(c.flow.Conn, func() { ended(c.ended()) }) },
 		Check:        func(_ context.Context, c *conn) error { return reason(c.check()) },
@@ -340,7 +340,7 @@ type permit struct {
 
 // Open dials, and says what is to be said before the connection can be used.
 func (p *permit) Open(ctx context.Context) (*conn, error) {
-	dialed, err := p.Dial(dialer.WithOwner(ctx, p.pool.owner(p.key))) // it may wait for another address's port
+	dialed, err := p.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
