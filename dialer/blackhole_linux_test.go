@@ -274,8 +274,11 @@ func TestThoseThatMayHaveBeenForgottenWithOneAreAskedAtOnce(t *testing.T) {
 	h := newHall(t, believed)
 	h.dialer.Plan.Idle = time.Minute // their own probes would find out later
 	lost, waits, idle, lives := h.dial(), h.dial(), h.dial(), h.dial()
-	h.busy()                            // proves that the path is up
-	time.Sleep(1100 * time.Millisecond) // none of them has spoken for a probe's first second
+	h.busy() // proves that the path is up
+	until(t, "silence for longer than a probe's first second", func() bool {
+		info, err := lives.Info() // the last one that has spoken
+		return err == nil && info.LastAck > 1100*time.Millisecond
+	})
 	for _, c := range []*dialer.Conn{lost, waits, idle} {
 		if err := h.lab.ForgetFlow(c); err != nil {
 			t.Fatal(err)

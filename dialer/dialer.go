@@ -387,6 +387,21 @@ func (d *Dialer) MaxIdle() time.Duration {
 	return plan.MaxSilence()
 }
 
+// MaxIdleBeaten is how long a pool may leave a connection idle that it beats, which is
+// to have its application say something, every so often: idle, or less where the path
+// would forget it all the same. A zero idle is for ever, a zero every never.
+func (d *Dialer) MaxIdleBeaten(idle, every time.Duration) time.Duration {
+	limit := d.MaxIdle()
+	path := d.Path()
+	switch kept := every > 0 && every <= limit && path.Counts != netpath.Requests && !path.Freezes; {
+	case limit == 0 || kept:
+		return idle
+	case idle > 0:
+		return min(limit, idle)
+	}
+	return limit
+}
+
 func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.Conn, error) {
 	if t := d.timeout(); t > 0 {
 		var cancel context.CancelFunc
@@ -464,10 +479,8 @@ type target struct {
 // target checks what was asked for and resolves it.
 func (d *Dialer) target(ctx context.Context, network, address string) (target, error) {
 	t := target{network: network, address: address}
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return t, net.UnknownNetworkError(network)
+	if err := checkNetwork(network); err != nil {
+		return t, err
 	}
 	if d.Dial != nil && len(d.Sources) > 0 {
 		return t, errors.New("dialer: Sources is set together with Dial, which cannot obey it")
@@ -487,12 +500,20 @@ func (d *Dialer) target(ctx context.Context, network, address string) (target, e
 	if err != nil {
 		return t, &net.AddrError{Err: err.Error(), Addr: address}
 	}
-	addrs, err := d.lookup(ctx, network, host)
+	addrs, err := d.Lookup(ctx, network, host)
 	if err != nil {
 		return t, err
 	}
 	t.candidates, err = d.candidates(addrs, number)
 	return t, err
+}
+
+func checkNetwork(network string) error {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+		return nil
+	}
+	return net.UnknownNetworkError(network)
 }
 
 func portNumber(ctx context.Context, network, port string) (uint16, error) {
@@ -508,9 +529,15 @@ func portNumber(ctx context.Context, network, port string) (uint16, error) {
 	return uint16(n), nil
 }
 
-// lookup returns the addresses of host in the resolver's order, which is the
-// order of preference (RFC 6724).
-func (d *Dialer) lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+// Lookup returns the addresses that a dial to host would choose from, once each, in the
+// resolver's order, which is the order of preference (RFC 6724). Of an address it returns
+// just that. The network is "tcp", "tcp4" or "tcp6", and says of which family they are. It
+// takes no longer than Timeout. The error is the Resolver's, or a *net.DNSError if the name
+// has no such address.
+func (d *Dialer) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if err := checkNetwork(network); err != nil {
+		return nil, err
+	}
 	if a, err := netip.ParseAddr(host); err == nil {
 		return fit(network, host, []netip.Addr{a})
 	}

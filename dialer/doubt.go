@@ -26,11 +26,12 @@ const (
 // an answer, or for somebody to use them, have nothing unacknowledged, and would find out
 // by themselves only when as many probes have failed as the plan wants.
 func (k *keeper) doubt(why *keepalive.BlackholeError) {
-	if k.doubted.Load() || why.Evidence == keepalive.GaveUp || !k.dialer.ledger().begins(&k.dialer.ledger().asking, k.key()) {
+	l := k.dialer.ledger()
+	if k.doubted.Load() || why.Evidence == keepalive.GaveUp || !l.begins(&l.asking, k.key()) {
 		return
 	}
 	go func() {
-		defer k.dialer.ledger().ends(&k.dialer.ledger().asking, k.key())
+		defer l.ends(&l.asking, k.key())
 		asked := k.probeOthers()
 		patience := proofAfter
 		for _, d := range asked {

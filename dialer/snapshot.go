@@ -1,12 +1,15 @@
 package dialer
 
 import (
+	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // Accounts returns a copy of every account in which something is booked or
@@ -65,6 +68,47 @@ func (l *Ledger) Obstacle(by any) error {
 
 // Obstacle is that of the dialer's ledger.
 func (d *Dialer) Obstacle(by any) error { return d.ledger().Obstacle(by) }
+
+// Trouble says what speaks against one more connection to address: that the last dials
+// to all its addresses have failed, or that one which is there is suspect. Nil: nothing
+// that is known. It may look the address up, as DialContext does.
+func (d *Dialer) Trouble(ctx context.Context, network, address string) error {
+	t, err := d.target(ctx, network, address)
+	if err != nil {
+		return err
+	}
+	l := d.ledger()
+	if err := l.init(); err != nil {
+		return err
+	}
+	r := request{candidates: l.owing(network, t.candidates)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.failureLocked(r); err != nil {
+		return err
+	}
+	for _, c := range r.candidates {
+		if len(c.owes) > 0 && l.suspectLocked(c.owes[0]) {
+			return errSuspect
+		}
+	}
+	return nil
+}
+
+var errSuspect = errors.New("dialer: what is sent there is not acknowledged")
+
+// suspectLocked reports whether a connection of the account is suspect.
+func (l *Ledger) suspectLocked(k netpath.Key) (suspect bool) {
+	a := l.accounts[k]
+	if a == nil {
+		return false
+	}
+	l.eachFlowLocked(a, func(f *flow, _ *share) {
+		c := f.conn.Value()
+		suspect = suspect || c != nil && !c.Closed() && c.Suspect()
+	})
+	return suspect
+}
 
 // snapshotLocked returns a copy of one account.
 func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {

@@ -138,6 +138,7 @@ func (b *body) end(clean bool) {
 		return
 	}
 	b.x.conn.untie(b.tether)
+	b.tether = nil // it may serve another body while this one is still held
 	if b.unhook != nil {
 		b.unhook()
 	}

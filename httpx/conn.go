@@ -61,20 +61,19 @@ var (
 )
 
 func newConn(cc *http.ClientConn, o *opening) *conn {
-	c := &conn{cc: cc, flow: o.flow, shown: o.shown, shared: cc.Available() > 1, way: o.way, born: time.Now()}
+	c := &conn{cc: cc, flow: o.flow, shown: o.shown, shared: cc.Available() > 1, way: o.way, born: time.Now(), first: o.first}
 	if t, ok := c.shown.(*tls.Conn); ok && o.way.proxy == "" {
 		c.shared = t.ConnectionState().NegotiatedProtocol == "h2"
 	}
-	c.first = o.first
 	if c.shared {
 		c.settled = make(chan struct{})
+		if c.first != nil {
+			c.first.conn = c
+			close(c.first.opened)
+		}
 	} else {
-		o.way.learn(1)
-		o.way.learned(o.first)
-	}
-	if o.first != nil && c.shared {
-		o.first.conn = c
-		close(o.first.opened)
+		c.way.learn(1)
+		c.way.learned(c.first)
 	}
 	c.flow.Park(c.flow.Turn())
 	return c
@@ -209,12 +208,10 @@ func (c *conn) spent() bool { return c.shared && c.room() == 0 }
 // awaitSettings waits until it is known how many streams the server wants, for some round
 // trips at most: a server that wants as many as it was taken for is not noticed.
 func (c *conn) awaitSettings(ctx context.Context) {
-	select {
-	case <-c.settled:
+	if c.isSettled() {
 		return
-	default:
 	}
-	patience := 250 * time.Millisecond
+	patience := leastPatience
 	if info, err := c.flow.Info(); err == nil {
 		patience = max(patience, 4*info.RTT)
 	}
@@ -228,6 +225,10 @@ func (c *conn) awaitSettings(ctx context.Context) {
 	case <-ctx.Done():
 	}
 }
+
+// leastPatience is how long a server's settings are waited for at least, however quick the
+// path is: they are the first thing that it sends.
+const leastPatience = 250 * time.Millisecond
 
 // begin begins an exchange, unless the connection should carry none. It reports whether
 // others were there before, and for how long it has been idle.
@@ -322,5 +323,3 @@ const maxHint = 24 * 60 * 60 // seconds: no server keeps a connection for longer
 // inTime is when to close a connection that the server will close after d: a request may
 // be on its way when the FIN comes.
 func inTime(d time.Duration) time.Duration { return d - min(time.Second, d/4) }
-
-var _ pool.Permit[*conn] = (*opening)(nil)

@@ -261,6 +261,7 @@ func (x *exchange) callOff(why error) (*http.Response, error) {
 func (x *exchange) finish(resp *http.Response, err error) {
 	defer x.timer.Stop()
 	if err != nil {
+		x.err = err
 		x.over(false)
 		return
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/pool"
 )
 
 // An opening is a connection to be, whose port is reserved.
@@ -21,6 +22,8 @@ type opening struct {
 	flow  *dialer.Conn
 	shown net.Conn
 }
+
+var _ pool.Permit[*conn] = (*opening)(nil)
 
 type openingKey struct{}
 
@@ -37,35 +40,26 @@ func (o *opening) dial(ctx context.Context) (net.Conn, error) {
 	return o.flow, nil
 }
 
-// dialTLS leaves the handshake to the engine.
-func (o *opening) dialTLS(ctx context.Context) (net.Conn, error) {
+// dialTLS leaves the handshake with the machine at address to the engine.
+func (o *opening) dialTLS(ctx context.Context, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
 	c, err := o.dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := o.tlsConfig()
-	if err != nil {
-		c.Close()
-		return nil, err
-	}
 	o.flow.SetDeadline(time.Now().Add(o.way.stock.handshake))
-	o.shown = tls.Client(c, cfg)
+	o.shown = tls.Client(c, o.tlsConfig(host))
 	return o.shown, nil
 }
 
 // tlsConfig is for the machine that is dialed.
-func (o *opening) tlsConfig() (*tls.Config, error) {
+func (o *opening) tlsConfig(host string) *tls.Config {
 	cfg := o.way.stock.tls.Clone()
 	if cfg == nil {
 		cfg = new(tls.Config)
-	}
-	address, err := o.way.dials()
-	if err != nil {
-		return nil, err
-	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
 	}
 	if cfg.ServerName == "" {
 		cfg.ServerName = host
@@ -82,7 +76,7 @@ func (o *opening) tlsConfig() (*tls.Config, error) {
 			cfg.NextProtos = append(cfg.NextProtos, "http/1.1")
 		}
 	}
-	return cfg, nil
+	return cfg
 }
 
 // Release gives the port back.

@@ -120,17 +120,12 @@ func (b *outgoing) rewind(sent *http.Request) (*http.Request, *outgoing) {
 	if !hasBody(sent) || b.untouch() {
 		return sent, b
 	}
-	if sent.GetBody == nil {
-		return nil, b
-	}
-	body, err := sent.GetBody()
-	if err != nil {
+	again, ok := rewind(sent)
+	if !ok {
 		return nil, b
 	}
 	b.finish(sent)
-	again := *sent
-	again.Body = body
-	return guard(&again)
+	return guard(again)
 }
 
 // untouch reports whether nothing was read of b, which then is as good as new.

@@ -5,12 +5,14 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -401,6 +403,63 @@ func TestConnectionsWhoseAddressLeftTheRecordGoAfterThreeLookUpsThatAgree(t *tes
 			})
 		})
 	}
+}
+
+func TestAConnectionToAnAddressStaysThoughItsOtherEndHasAnother(t *testing.T) {
+	inLab(t, 20, func(t *testing.T, lab *lab) {
+		tr := lab.speaking(http1)
+		tr.Dialer.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return lab.nat.DialContext(ctx, network, "20.1.2.3:80") // as the kernel does for 0.0.0.0
+		}
+		defer shut(t, tr)
+		require.NoError(t, lab.post(&http.Client{Transport: tr}, "http://0.0.0.0"))
+		time.Sleep(6 * time.Minute)
+		synctest.Wait()
+		if n := lab.nat.Stats().Live; n != 1 {
+			t.Error("it has gone")
+		}
+	})
+}
+
+// slowNames take 3 min to be found, once they are slow.
+type slowNames struct {
+	everyName
+	slow      atomic.Bool
+	asked     atomic.Int64
+	now, most atomic.Int64 // look-ups at a time
+}
+
+func (r *slowNames) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if r.slow.Load() {
+		r.asked.Add(1)
+		r.most.Store(max(r.most.Load(), r.now.Add(1)))
+		defer r.now.Add(-1)
+		select {
+		case <-time.After(3 * time.Minute):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return r.everyName.LookupNetIP(ctx, network, host)
+}
+
+func TestASweepBeginsWhenTheLastOneIsOver(t *testing.T) {
+	inLab(t, 20, func(t *testing.T, lab *lab) {
+		r := new(slowNames)
+		tr := lab.speaking(http1)
+		tr.Dialer.Resolver, tr.Dialer.Timeout = r, -1
+		tr.MaxIdle = time.Hour
+		defer shut(t, tr)
+		c := &http.Client{Transport: tr}
+		require.NoError(t, lab.post(c, "http://a.example"))
+		r.slow.Store(true)
+		time.Sleep(time.Minute + time.Second) // the first one has begun
+		require.NoError(t, lab.post(c, "http://20.1.2.3"))
+		time.Sleep(10 * time.Minute)
+		if asked, most := r.asked.Load(), r.most.Load(); asked < 2 || most != 1 {
+			t.Errorf("%d look-ups, %d of them at a time", asked, most)
+		}
+	})
 }
 
 func TestAConnectionThatWasSilentForTooLongIsNotUsedAgain(t *testing.T) {

@@ -53,9 +53,10 @@ func idempotent(req *http.Request) bool {
 	return key || old
 }
 
-// rewind returns req with its body from the beginning, if that can be had.
+// rewind returns req with its body from the beginning, if that can be had. The trailer stays
+// the caller's: it is filled in as the body is read.
 func rewind(req *http.Request) (again *http.Request, ok bool) {
-	if req.Body == nil || req.Body == http.NoBody {
+	if !hasBody(req) {
 		return req, true
 	}
 	if req.GetBody == nil {
@@ -65,7 +66,7 @@ func rewind(req *http.Request) (again *http.Request, ok bool) {
 	if err != nil {
 		return nil, false
 	}
-	again = req.Clone(req.Context())
-	again.Body = body
-	return again, true
+	sent := *req
+	sent.Body = body
+	return &sent, true
 }

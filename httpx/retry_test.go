@@ -132,6 +132,33 @@ func TestAnIdempotentRequestThatMayHaveRunIsSentAgain(t *testing.T) {
 	}
 }
 
+func TestATrailerIsSentAgainAsTheBodyFillsItIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		req := newRequest(t, "PUT", "http://origin.example/", nil)
+		req.Trailer = http.Header{"X-Sum": nil}
+		reads := 0
+		req.GetBody = func() (io.ReadCloser, error) {
+			return io.NopCloser(readerFunc(func([]byte) (int, error) {
+				reads++
+				req.Trailer.Set("X-Sum", fmt.Sprint("read ", reads))
+				return 0, io.EOF
+			})), nil
+		}
+		req.Body, _ = req.GetBody()
+		var sent []string
+		o := &fakeOrigin{fail: func(n int, req *http.Request) (*http.Response, error) {
+			sent = append(sent, req.Trailer.Get("X-Sum"))
+			return failOnce(nil, errReset)(n, req)
+		}}
+		if _, err := (&httpx.Retry{Methods: []string{"PUT"}}).Do(req, o.send); err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"read 1", "read 2"}; !slices.Equal(sent, want) {
+			t.Errorf("sent %q, want %q", sent, want)
+		}
+	})
+}
+
 func TestWhatARetryCannotHelpIsNotRetried(t *testing.T) {
 	noPort := &dialer.BudgetError{Err: context.DeadlineExceeded}
 	for name, err := range map[string]error{

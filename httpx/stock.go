@@ -31,13 +31,6 @@ type stock struct {
 	users int // guarded by stocks.mu
 }
 
-func (s *stock) ledger() *dialer.Ledger {
-	if s.dialer.Ledger != nil {
-		return s.dialer.Ledger
-	}
-	return dialer.DefaultLedger
-}
-
 // settings are what Transports must have in common to share connections. What cannot be
 // compared is shared with nobody.
 type settings struct {
@@ -135,9 +128,11 @@ func newStock(t *Transport, set settings) *stock {
 	s := &stock{settings: set}
 	engine := func() *http.Transport {
 		return &http.Transport{
-			Proxy:                  func(req *http.Request) (*url.URL, error) { return openingOf(req.Context()).way.through() },
-			DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return openingOf(ctx).dial(ctx) },
-			DialTLSContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return openingOf(ctx).dialTLS(ctx) },
+			Proxy:       func(req *http.Request) (*url.URL, error) { return openingOf(req.Context()).way.through() },
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return openingOf(ctx).dial(ctx) },
+			DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				return openingOf(ctx).dialTLS(ctx, address)
+			},
 			TLSClientConfig:        s.tls.Clone(),
 			TLSHandshakeTimeout:    s.handshake,
 			DisableCompression:     s.plain,
@@ -222,24 +217,6 @@ func (s *stock) config(r route) pool.Config[*conn] {
 		cfg.Expect = s.carried(r)
 	}
 	return cfg
-}
-
-// retire has the connections for which match is true be used no more.
-func (s *stock) retire(cause error, match func(*conn) bool) {
-	for _, p := range s.group.Pools() {
-		p.Retire(cause, match)
-	}
-}
-
-// learn remembers how many exchanges a connection on the route carries.
-func (w *way) learn(streams int) {
-	s := w.stock
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.carries == nil || len(s.carries) >= maxCarries {
-		s.carries = make(map[route]int)
-	}
-	s.carries[w.route] = streams
 }
 
 // carried is how many exchanges connections on r carried last. Zero: nobody remembers.

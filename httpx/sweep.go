@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/pool"
 )
 
@@ -22,8 +21,6 @@ const (
 	// missingFor is in how many look-ups in a row that agree an address must be missing
 	// before its connections go.
 	missingFor = 3
-
-	lookupTimeout = 10 * time.Second
 )
 
 // errMoved says that the name does not lead to the connection's address any more.
@@ -32,8 +29,8 @@ var errMoved = errors.New("httpx: its address is no longer in the record of its 
 // A sweeper looks, while there are connections, after those that nobody uses. The zero
 // sweeper is at rest.
 type sweeper struct {
-	mu      sync.Mutex // guards the fields below
-	timer   *time.Timer
+	mu      sync.Mutex  // guards the fields below
+	timer   *time.Timer // of the next sweep, or of the one under way; nil: at rest
 	stopped bool
 	end     context.CancelFunc // of the sweep under way
 	records map[route]string   // what names led to at the last look-up
@@ -64,29 +61,42 @@ func (w *sweeper) stop() {
 // sweep retires connections that lead to where their name does not lead any more, or on
 // which the server takes no more requests. When none is left it rests.
 func (s *stock) sweep() {
-	w := &s.sweeper
-	ctx, end := context.WithCancel(context.Background())
-	defer end()
-	w.mu.Lock()
-	w.timer, w.end = nil, end
-	stopped := w.stopped
-	w.mu.Unlock()
-	if stopped {
+	ctx, ok := s.sweeper.begin()
+	if !ok {
 		return
 	}
-	left := false
-	for _, p := range s.group.Pools() {
-		left = true
-		p.Retire(errSpent, (*conn).spent)
-	}
+	s.group.Retire(errSpent, (*conn).spent)
 	for r, p := range s.group.Pools() {
 		if !s.drain(ctx, r, p) {
 			break // nobody can tell: the next one would take as long
 		}
 	}
-	if left {
+	s.sweeper.rest()
+	for range s.group.Pools() { // only now: a connection that was opened meanwhile has woken nobody
 		s.wake()
+		break
 	}
+}
+
+// begin returns the context of a sweep, unless there are to be none any more.
+func (w *sweeper) begin() (ctx context.Context, ok bool) {
+	ctx, end := context.WithCancel(context.Background())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped {
+		end()
+		return nil, false
+	}
+	w.end = end
+	return ctx, true
+}
+
+// rest ends the sweep under way, so that the next one can be planned.
+func (w *sweeper) rest() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.end()
+	w.timer, w.end = nil, nil
 }
 
 // drain retires the connections on r whose address is in the record no more. It reports
@@ -96,10 +106,11 @@ func (s *stock) drain(ctx context.Context, r route, p *pool.Pool[*conn]) bool {
 	if !ok {
 		return true
 	}
-	addrs, err := lookup(ctx, s.dialer, host)
+	addrs, err := s.dialer.Lookup(ctx, "tcp", host)
 	if err != nil {
 		return errors.As(err, new(*net.DNSError)) && !errors.Is(err, context.DeadlineExceeded)
 	}
+	slices.SortFunc(addrs, netip.Addr.Compare) // servers turn them round
 	same := s.sweeper.recall(r, fmt.Sprint(addrs))
 	p.Retire(errMoved, func(c *conn) bool {
 		remote, err := netip.ParseAddrPort(c.flow.RemoteAddr().String())
@@ -125,7 +136,8 @@ func (w *sweeper) recall(r route, record string) (same bool) {
 	return was == record
 }
 
-// name returns the name that is looked up for r, if it is one.
+// name returns the name that is looked up for r, if it is one: an address leads where it
+// does, even if a connection's other end has another one (of 0.0.0.0, 127.0.0.1).
 func (r route) name() (string, bool) {
 	address, err := r.dials()
 	if err != nil {
@@ -137,19 +149,4 @@ func (r route) name() (string, bool) {
 	}
 	_, err = netip.ParseAddr(host)
 	return host, err != nil
-}
-
-func lookup(ctx context.Context, d *dialer.Dialer, host string) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	var resolver dialer.Resolver = net.DefaultResolver
-	if d.Resolver != nil {
-		resolver = d.Resolver
-	}
-	addrs, err := resolver.LookupNetIP(ctx, "ip", host)
-	for i := range addrs {
-		addrs[i] = addrs[i].Unmap()
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare) // servers turn them round
-	return addrs, err
 }

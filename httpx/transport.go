@@ -75,8 +75,9 @@ type Transport struct {
 	// FinishWithin is how long an HTTP/1 exchange without a request body may go on,
 	// unseen, after it was canceled: if the answer comes by then, and is no longer than
 	// 256 KiB, the connection is saved. It costs each request that could be canceled a
-	// goroutine, and hooks of httptrace may be called after RoundTrip has returned. Zero: 1 s where ports are scarce, and not at all elsewhere.
-	// Negative: a canceled exchange ends its connection, as in net/http.
+	// goroutine, and hooks of httptrace may be called after RoundTrip has returned.
+	// Zero: 1 s where ports are scarce, and not at all elsewhere. Negative: a canceled
+	// exchange ends its connection, as in net/http.
 	FinishWithin time.Duration
 
 	// Logger is told of response bodies that were forgotten without Close. Nil:
@@ -168,7 +169,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 // held by the NAT for a while after that.
 func (t *Transport) CloseIdleConnections() {
 	if u, err := t.use(); err == nil {
-		u.stock.retire(errNotNeeded, func(c *conn) bool { return c.user.Load() == u && c.idle() })
+		u.stock.group.Retire(errNotNeeded, func(c *conn) bool { return c.user.Load() == u && c.idle() })
 	}
 }
 

@@ -59,6 +59,17 @@ func (w *way) await(ctx context.Context) *first {
 	}
 }
 
+// learn remembers how many exchanges a connection on the route carries.
+func (w *way) learn(streams int) {
+	s := w.stock
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.carries == nil || len(s.carries) >= maxCarries {
+		s.carries = make(map[route]int)
+	}
+	s.carries[w.route] = streams
+}
+
 // learned says that f has told, or never will.
 func (w *way) learned(f *first) {
 	if f == nil {
@@ -167,7 +178,7 @@ type wayOwner struct {
 // owner does not change when the pool for the route is made again.
 func (w *way) owner() any { return wayOwner{w.stock, w.route} }
 
-func (w *way) obstacle() error { return w.stock.ledger().Obstacle(w.owner()) }
+func (w *way) obstacle() error { return w.stock.dialer.Obstacle(w.owner()) }
 
 // ask waits for a port, unless the last connection turns out to have room for all.
 func (w *way) ask(ctx context.Context) (pool.Permit[*conn], error) {

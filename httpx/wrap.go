@@ -42,9 +42,7 @@ var errNotWanted = errors.New("httpx: the request has got another connection, or
 
 func (w *wrapped) RoundTrip(req *http.Request) (*http.Response, error) {
 	if w.err != nil {
-		if req.Body != nil {
-			req.Body.Close()
-		}
+		closeBody(req)
 		return nil, w.err
 	}
 	t := w.ticket()

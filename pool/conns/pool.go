@@ -14,7 +14,6 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive"
-	"github.com/natwise/natwise/keepalive/netpath"
 	"github.com/natwise/natwise/pool"
 )
 
@@ -219,14 +218,17 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		BeatEvery:    p.cfg.BeatEvery,
 		Max:          p.cfg.Max,
 		MinIdle:      p.cfg.MinIdle,
-		MaxIdle:      p.maxIdle(),
+		MaxIdle:      p.cfg.MaxIdle,
 		MaxLife:      p.cfg.MaxLife,
 		OpenTimeout:  p.cfg.OpenTimeout,
 		ProbeTimeout: -1, // Check takes no time, and beat sees to it: a timer would be most of a Get's cost
 		Patience:     p.cfg.Patience,
 		LeakAfter:    p.cfg.LeakAfter,
 	}
-	if p.cfg.Beat == nil {
+	if p.cfg.Beat != nil {
+		cfg.MaxIdle = p.dialer.MaxIdleBeaten(cfg.MaxIdle, p.cfg.BeatEvery)
+	} else {
+		cfg.MaxIdle = p.dialer.MaxIdleBeaten(cfg.MaxIdle, 0)
 		if watched := runtime.GOOS == "linux" && p.dialer.Dial == nil; watched || p.cfg.BeatEvery != 0 {
 			cfg.Beat = nil
 		} else {
@@ -237,21 +239,6 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
 	}
 	return cfg
-}
-
-// maxIdle is Config.MaxIdle, or less where the path would forget an idle connection:
-// one that is neither probed nor beaten often enough for it.
-func (p *Pool) maxIdle() time.Duration {
-	limit := p.dialer.MaxIdle()
-	path := p.dialer.Path()
-	beaten := p.cfg.Beat != nil && p.cfg.BeatEvery <= limit && path.Counts != netpath.Requests && !path.Freezes
-	switch {
-	case limit == 0 || beaten:
-		return p.cfg.MaxIdle
-	case p.cfg.MaxIdle > 0:
-		return min(limit, p.cfg.MaxIdle)
-	}
-	return limit
 }
 
 // end closes a connection. One that is in order, but old or idle for too long, may
