@@ -24,6 +24,7 @@ var rooms = map[string][]string{
 	"dialer/budget/budgettest": {"dialer/budget", "keepalive/netpath"},
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry"},
+	"sqlx":                     {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry"},
 	"pool":                     {"internal/retry"},
 	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool"},
 	"internal/leak":            {},

@@ -1,0 +1,35 @@
+// Package sqlx lets database/sql survive NATs, failovers and its own drivers. It has
+// nothing to do with github.com/jmoiron/sqlx, which makes scanning easier, and goes well
+// with it; whoever needs both may import this one as natsql.
+//
+//	cfg, err := pgx.ParseConfig(dsn)
+//	...
+//	cfg.DialFunc = sqlx.DefaultDialer.DialContext
+//	db := sqlx.OpenDB(stdlib.GetConnector(*cfg), sqlx.Config{})
+//	defer db.Close()
+//
+// What the *sql.DB does is what it does without: the driver's own optional interfaces
+// decide. But its connections come from natwise's pool. Who has waited longest is served
+// first; an idle connection is used before another is dialed; each is booked as a port,
+// which the ledger may ask back; idle ones are watched, and asked by the driver's Ping
+// so often that the path does not forget them.
+//
+// A statement is run once. Drivers return driver.ErrBadConn, which has database/sql run
+// it again on another connection, although it was sent (lib/pq after an EOF; pgx 5.9 and
+// 5.10). Here that counts only if not a byte was written since the operation began, or
+// it does no harm twice; otherwise the error is a *LostError, which says that it may have
+// run.
+//
+// Three doors lead in, each further than the one before:
+//
+//   - A Dialer under any driver: its connections are booked, kept known to the path, and
+//     known to be dead before a byte is written, which all drivers take for safe to try
+//     again.
+//   - Tune, for database/sql's own pool.
+//   - OpenDB.
+//
+// Retry runs a transaction again that is known not to have happened.
+//
+// sqlx parses no SQL, and repeats nothing that may have run unless it is told that it may
+// (Idempotent, Policy.Idempotent).
+package sqlx

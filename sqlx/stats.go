@@ -1,0 +1,57 @@
+package sqlx
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/natwise/natwise/pool"
+)
+
+// Stats is what a Connector knows of its connections at one moment. It is a copy.
+//
+// OpenTelemetry calls these figures db.client.connection.count (state idle: Idle; used:
+// InUse), idle.max and max (Max), idle.min (MinIdle), pending_requests (Waiting),
+// timeouts (Timeouts), create_time (CreateTime of Opened), wait_time (WaitTime of Waited)
+// and use_time (UseTime of Used).
+type Stats struct {
+	pool.Stats
+
+	Max     int // Config.Max; zero: as many as there are ports for
+	MinIdle int
+
+	Timeouts   uint64        // operations whose time was over before they had a connection
+	CreateTime time.Duration // of all connections that were opened
+	Used       uint64        // times that a connection was given back
+	UseTime    time.Duration // of all those
+}
+
+// Stats returns the figures now.
+func (n *Connector) Stats() Stats {
+	return Stats{
+		Stats: n.pool.Stats(), Max: n.cfg.Max, MinIdle: n.cfg.MinIdle,
+		Timeouts:   n.uses.timeouts.Load(),
+		CreateTime: time.Duration(n.uses.createTime.Load()),
+		Used:       n.uses.used.Load(),
+		UseTime:    time.Duration(n.uses.useTime.Load()),
+	}
+}
+
+// uses are what pool.Stats does not count.
+type uses struct {
+	timeouts, used      atomic.Uint64
+	createTime, useTime atomic.Int64
+}
+
+func (n *Connector) used(took time.Duration) {
+	n.uses.used.Add(1)
+	n.uses.useTime.Add(int64(took))
+}
+
+func (n *Connector) observe(e pool.Event) {
+	if e.Kind == pool.Opened {
+		n.uses.createTime.Add(int64(e.Took))
+	}
+	if n.cfg.Observe != nil {
+		n.cfg.Observe(e)
+	}
+}
