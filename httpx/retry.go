@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +71,7 @@ type Retry struct {
 	// have earned can be saved up.
 	Budget float64
 
-	budgets budgets
+	budgets retry.Budgets[destination]
 }
 
 const (
@@ -185,13 +186,29 @@ func (r *Retry) backoff() retry.Backoff {
 // earn counts a request that was answered at the first attempt.
 func (r *Retry) earn(req *http.Request) {
 	if r.Budget >= 0 {
-		r.budgets.earn(destinationOf(req.URL), cmp.Or(r.Budget, defaultShare))
+		r.budgets.Earn(destinationOf(req.URL), cmp.Or(r.Budget, defaultShare))
 	}
 }
 
 // spend counts a retry, if the destination may have one.
 func (r *Retry) spend(req *http.Request) bool {
-	return r.Budget < 0 || r.budgets.spend(destinationOf(req.URL))
+	return r.Budget < 0 || r.budgets.Spend(destinationOf(req.URL))
+}
+
+// A destination is what a budget of retries is for.
+type destination struct{ host, port string }
+
+func destinationOf(u *url.URL) destination {
+	d := destination{strings.ToLower(u.Hostname()), u.Port()}
+	if d.port == "" {
+		d.port = ports[u.Scheme]
+	}
+	return d
+}
+
+// Keep returns what does not keep the whole URL in memory.
+func (d destination) Keep() destination {
+	return destination{strings.Clone(d.host), strings.Clone(d.port)}
 }
 
 // An outcome is what came of one attempt.

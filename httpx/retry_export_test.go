@@ -1,6 +1,10 @@
 package httpx
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/natwise/natwise/internal/retry"
+)
 
 // Do is what a Transport does with each request, with something else that sends it.
 func (r *Retry) Do(req *http.Request, send func(*http.Request) (*http.Response, error)) (*http.Response, error) {
@@ -9,9 +13,7 @@ func (r *Retry) Do(req *http.Request, send func(*http.Request) (*http.Response, 
 
 // Destinations is how many of them are remembered.
 func (r *Retry) Destinations() int {
-	r.budgets.mu.Lock()
-	defer r.budgets.mu.Unlock()
-	return len(r.budgets.of)
+	return r.budgets.Len()
 }
 
 func (r *Retry) Validate() error { return r.validate() }
@@ -20,5 +22,5 @@ var RetryAfter = retryAfter
 
 const (
 	Longest    = longest
-	MaxBudgets = maxBudgets
+	MaxBudgets = retry.MaxBudgets
 )

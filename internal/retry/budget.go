@@ -13,11 +13,9 @@ import (
 // that to its load. It gets them again after an hour without a request, which is what it
 // costs not to remember every destination for ever.
 //
-// The zero Budgets is ready to use, by many goroutines, and must not be copied.
+// The zero Budgets is ready to use, by many goroutines, and must not be copied. A
+// destination with a method Keep() K is remembered as what that returns.
 type Budgets[K comparable] struct {
-	// Keep returns a key that may be kept for long. Nil: any may.
-	Keep func(K) K
-
 	mu   sync.Mutex // guards the fields below
 	of   map[K]*budget
 	tidy time.Time // when it was tidied up last
@@ -33,11 +31,14 @@ const (
 	few     = 10   // what a destination may have of which nothing is known
 	savings = 1000 // successes whose share can be saved up
 
-	maxBudgets   = 10_000 // destinations in memory, about 2 MB; further ones get no retry
 	tidyEvery    = time.Minute
 	forgetAfter  = time.Minute // a destination that has a few or more
 	forgiveAfter = time.Hour   // one that has less
 )
+
+// MaxBudgets is how many destinations are remembered, in about 2 MB. Further ones get no
+// retry.
+const MaxBudgets = 10_000
 
 // Earn gives a destination a share of a retry more.
 func (b *Budgets[K]) Earn(to K, share float64) {
@@ -77,12 +78,12 @@ func (b *Budgets[K]) budgetLocked(k K) *budget {
 	if now.Sub(b.tidy) >= tidyEvery {
 		b.tidyLocked(now)
 	}
-	if len(b.of) >= maxBudgets {
+	if len(b.of) >= MaxBudgets {
 		return nil
 	}
 	left := &budget{retries: few, used: now}
-	if b.Keep != nil {
-		k = b.Keep(k)
+	if keeper, ok := any(k).(interface{ Keep() K }); ok {
+		k = keeper.Keep()
 	}
 	b.of[k] = left
 	return left
