@@ -243,21 +243,21 @@ type operation struct {
 	name    string
 	harmful bool // if it runs twice
 	inTx    bool
-	written int64 // on the wire, when it began
+
+	// Bytes on the wire when it began.
+	read, written int64
 }
 
 // begin notes that an operation begins. One that does not come to its end, because the
 // driver panics, leaves the connection busy.
 func (c *conn) begin(name string, harmful bool) operation {
 	c.busy, c.valid = true, false
-	return operation{c, name, harmful, c.tx.inner != nil, c.written()}
-}
-
-func (c *conn) written() int64 {
-	if c.wire == nil {
-		return 0
+	o := operation{conn: c, name: name, harmful: harmful, inTx: c.tx.inner != nil}
+	if w := c.wire; w != nil {
+		o.read, o.written = w.BytesRead(), w.BytesWritten()
+		w.Asked() // if it is closed now, its late answer makes a RST of the FIN
 	}
-	return c.wire.BytesWritten()
+	return o
 }
 
 // end decides what database/sql is told: driver.ErrBadConn, which has it try again, if
@@ -266,13 +266,16 @@ func (c *conn) written() int64 {
 func (o operation) end(ctx context.Context, err error) error {
 	c := o.conn
 	c.busy = false
+	if c.wire != nil {
+		c.wire.Answered()
+	}
 	if err == nil || err == driver.ErrSkip {
 		return err
 	}
 	lost := errors.Is(err, driver.ErrBadConn)
-	var cause error
-	if c.wire != nil {
-		_, cause = c.wire.Peek()
+	sent, cause := o.seen()
+	if sent && o.unanswered(ctx, cause) {
+		c.lease.Doubt()
 	}
 	if !lost && cause == nil {
 		return err // the server's
@@ -280,7 +283,6 @@ func (o operation) end(ctx context.Context, err error) error {
 	if c.bad == nil {
 		c.bad = err
 	}
-	sent := c.written() != o.written
 	switch again := !sent || !o.harmful || !o.inTx && idempotent(ctx); {
 	case lost && again:
 		return err
@@ -293,6 +295,27 @@ func (o operation) end(ctx context.Context, err error) error {
 		cause = nil // by the driver
 	}
 	return &LostError{Op: o.name, Sent: sent, Err: err, Cause: cause}
+}
+
+// seen says what the wire knows of the operation: whether anything of it was sent, and
+// why the connection has ended, if it has.
+func (o operation) seen() (sent bool, ended error) {
+	w := o.conn.wire
+	if w == nil {
+		return false, nil // it is for the driver to say
+	}
+	_, ended = w.Peek()
+	return w.BytesWritten() != o.written, ended
+}
+
+// unanswered reports whether what was sent has vanished, as that of others may: on the
+// way, or because nothing has come by the caller's deadline.
+func (o operation) unanswered(ctx context.Context, ended error) bool {
+	switch keepalive.FaultOf(ended) {
+	case keepalive.Blackhole, keepalive.Unreachable:
+		return true
+	}
+	return ctx.Err() == context.DeadlineExceeded && o.conn.wire.BytesRead() == o.read
 }
 
 type idempotentKey struct{}

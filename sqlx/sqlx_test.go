@@ -244,6 +244,32 @@ func TestTwoHeartbeatsWithoutAnswerPurgeWhatIsOlder(t *testing.T) {
 	})
 }
 
+func TestAnAnswerThatDoesNotComeThrowsDoubtOnTheOthers(t *testing.T) {
+	onStage(t, 16, func(t *testing.T, s *stage) {
+		var lying atomic.Bool
+		s.seen = func(net.Conn, string) bool { return lying.Load() }
+		s.open(sqlx.Config{})
+		s.atOnce(4)
+		lying.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.db.ExecContext(ctx, "insert a"); err != context.DeadlineExceeded {
+			t.Fatalf("got %v", err)
+		}
+		asked := s.runs("ping")
+		time.Sleep(time.Millisecond)
+		if n := s.runs("ping") - asked; n == 0 {
+			t.Error("nobody asked the other connections")
+		}
+		time.Sleep(10 * time.Second)
+		lying.Store(false)
+		s.must("insert b")
+		if n := s.runs("insert b"); n != 1 {
+			t.Errorf("it ran %d times", n)
+		}
+	})
+}
+
 func TestAStrangerGetsThePortOfAnIdleConnection(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
 		var reclaimed atomic.Int32
