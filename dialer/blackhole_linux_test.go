@@ -162,6 +162,12 @@ func TestAPathThatIsDownKeepsItsConnections(t *testing.T) {
 		t.Fatalf("the path is down, and yet: %v", err)
 	case <-time.After(6 * time.Second):
 	}
+	if !c.Suspect() {
+		t.Error("what is not acknowledged for 6 s is not suspect")
+	}
+	if err := h.dialer.Trouble(t.Context(), "tcp", h.server.String()); err == nil {
+		t.Error("nothing speaks against one more connection")
+	}
 	h.dark(false)
 	healed := time.Now()
 	if err := <-answered; err != nil {

@@ -283,3 +283,33 @@ func TestAnOwnerThatCannotBeComparedIsTheCallersBug(t *testing.T) {
 	}()
 	dialer.WithOwner(t.Context(), []int{1})
 }
+
+func TestTroubleIsKnownWithoutADial(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		d.Timeout = time.Second
+		trouble := func() error { return d.Trouble(t.Context(), "tcp", server) }
+		if err := trouble(); err != nil {
+			t.Errorf("nothing is known, and it says %v", err)
+		}
+		if _, err := d.DialContext(t.Context(), "tcp", server); err == nil {
+			t.Fatal("connected to nobody")
+		}
+		if err := trouble(); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("after a refusal it says %v", err)
+		}
+		lab.serve(server)
+		time.Sleep(time.Second)
+		c, err := d.DialContext(t.Context(), "tcp", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if err := trouble(); err != nil {
+			t.Errorf("after a success it says %v", err)
+		}
+		if err := d.Trouble(t.Context(), "udp", server); err == nil {
+			t.Error("there is no network udp")
+		}
+	})
+}
