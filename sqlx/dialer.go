@@ -66,11 +66,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if !d.marked.Load() || network == "unix" {
 		return d.base().DialContext(ctx, network, address)
 	}
-	c, err := d.aside(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	return d.aside(ctx, network, address)
 }
 
 // Dial is DialContext without a context, and DialTimeout with a timeout, for lib/pq.
@@ -84,12 +80,7 @@ func (d *Dialer) DialTimeout(network, address string, timeout time.Duration) (ne
 	return d.DialContext(ctx, network, address)
 }
 
-func (d *Dialer) base() *dialer.Dialer {
-	if d.Dialer != nil {
-		return d.Dialer
-	}
-	return &theZero
-}
+func (d *Dialer) base() *dialer.Dialer { return cmp.Or(d.Dialer, &theZero) }
 
 var theZero dialer.Dialer
 
@@ -122,7 +113,7 @@ func (d *Dialer) admit() error {
 	}
 	d.open = kept
 	if n, most := len(d.open)+d.dialing, cmp.Or(d.Side, defaultSide); n >= most {
-		return fmt.Errorf("there are %d, and Dialer.Side is %d", n, d.Side)
+		return fmt.Errorf("there are %d, and %d may be (Dialer.Side)", n, max(0, most))
 	}
 	d.dialing++
 	return nil

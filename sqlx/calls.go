@@ -1,0 +1,151 @@
+package sqlx
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+)
+
+var (
+	_ driver.Conn               = (*conn)(nil)
+	_ driver.Pinger             = (*conn)(nil)
+	_ driver.ExecerContext      = (*conn)(nil)
+	_ driver.QueryerContext     = (*conn)(nil)
+	_ driver.ConnPrepareContext = (*conn)(nil)
+	_ driver.ConnBeginTx        = (*conn)(nil)
+	_ driver.SessionResetter    = (*conn)(nil)
+	_ driver.Validator          = (*conn)(nil)
+	_ driver.NamedValueChecker  = (*conn)(nil)
+)
+
+// Ping asks the server. A driver that cannot is taken to be fine, as by database/sql.
+func (c *conn) Ping(ctx context.Context) error {
+	p, ok := c.inner.(driver.Pinger)
+	if !ok {
+		return nil
+	}
+	o := c.begin("ping", false)
+	return o.end(ctx, p.Ping(ctx))
+}
+
+// ExecContext runs a statement, or returns a bare driver.ErrSkip, which has database/sql
+// prepare it.
+func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
+	switch x := c.inner.(type) {
+	case driver.ExecerContext:
+		o := c.begin("exec", true)
+		r, err = x.ExecContext(ctx, query, args)
+		return r, o.end(ctx, err)
+	case driver.Execer: //nolint:staticcheck // older drivers have only this one
+		values, err := plain(ctx, args)
+		if err != nil {
+			return nil, err
+		}
+		o := c.begin("exec", true)
+		r, err = x.Exec(query, values)
+		return r, o.end(ctx, err)
+	}
+	return nil, driver.ErrSkip
+}
+
+// QueryContext is ExecContext for what returns rows. The rows are the driver's own.
+func (c *conn) QueryContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Rows, err error) {
+	switch x := c.inner.(type) {
+	case driver.QueryerContext:
+		o := c.begin("query", true)
+		r, err = x.QueryContext(ctx, query, args)
+		return r, o.end(ctx, err)
+	case driver.Queryer: //nolint:staticcheck // older drivers have only this one
+		values, err := plain(ctx, args)
+		if err != nil {
+			return nil, err
+		}
+		o := c.begin("query", true)
+		r, err = x.Query(query, values)
+		return r, o.end(ctx, err)
+	}
+	return nil, driver.ErrSkip
+}
+
+// plain returns arguments for a driver that knows neither names nor contexts.
+func plain(ctx context.Context, args []driver.NamedValue) ([]driver.Value, error) {
+	values := make([]driver.Value, len(args))
+	for i, a := range args {
+		if a.Name != "" {
+			return nil, errors.New("sql: driver does not support the use of Named Parameters")
+		}
+		values[i] = a.Value
+	}
+	return values, ctx.Err()
+}
+
+func (c *conn) Prepare(query string) (driver.Stmt, error) {
+	return c.PrepareContext(context.Background(), query)
+}
+
+// BeginTx begins a transaction. Of a driver that knows no context and no options it asks
+// no more than database/sql would.
+func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, error) {
+	o := c.begin("begin", false)
+	inner, err := beginTx(ctx, c.inner, opts)
+	if err = o.end(ctx, err); err != nil {
+		return nil, err
+	}
+	c.tx = tx{c, inner, ctx}
+	return &c.tx, nil
+}
+
+func beginTx(ctx context.Context, inner driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
+	if b, ok := inner.(driver.ConnBeginTx); ok {
+		return b.BeginTx(ctx, opts)
+	}
+	switch {
+	case sql.IsolationLevel(opts.Isolation) != sql.LevelDefault:
+		return nil, errors.New("sql: driver does not support non-default isolation level")
+	case opts.ReadOnly:
+		return nil, errors.New("sql: driver does not support read-only transactions")
+	}
+	t, err := inner.Begin() //nolint:staticcheck // older drivers have only this one
+	if err == nil && ctx.Err() != nil {
+		t.Rollback()
+		return nil, ctx.Err()
+	}
+	return t, err
+}
+
+func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
+
+// ResetSession is the driver's own. It is called by database/sql only where that keeps
+// the connection itself.
+func (c *conn) ResetSession(ctx context.Context) error {
+	if r, ok := c.inner.(driver.SessionResetter); ok {
+		return r.ResetSession(ctx)
+	}
+	return nil
+}
+
+// IsValid reports whether the connection may go back to the pool.
+func (c *conn) IsValid() bool {
+	c.valid = c.bad == nil && !c.busy
+	if v, ok := c.inner.(driver.Validator); ok && c.valid {
+		c.valid = v.IsValid()
+	}
+	return c.valid
+}
+
+// survives reports whether database/sql keeps a connection whose transaction was ended by
+// a context: where the driver can say afterwards what it is worth.
+func (c *conn) survives() bool {
+	_, resets := c.inner.(driver.SessionResetter)
+	_, validates := c.inner.(driver.Validator)
+	return resets && validates
+}
+
+// CheckNamedValue is the driver's own; driver.ErrSkip is as good as none.
+func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
+	if k, ok := c.inner.(driver.NamedValueChecker); ok {
+		return k.CheckNamedValue(v)
+	}
+	return driver.ErrSkip
+}

@@ -1,0 +1,102 @@
+package sqlx
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"net"
+
+	"github.com/natwise/natwise/keepalive"
+)
+
+// An operation is what is asked of a driver once.
+type operation struct {
+	conn    *conn
+	name    string
+	harmful bool // if it runs twice
+	inTx    bool
+
+	// Bytes on the wire when it began.
+	read, written int64
+}
+
+// begin notes that an operation begins. One that does not come to its end, because the
+// driver panics, leaves the connection busy.
+func (c *conn) begin(name string, harmful bool) operation {
+	c.busy, c.valid = true, false
+	o := operation{conn: c, name: name, harmful: harmful, inTx: c.tx.inner != nil}
+	if w := c.wire; w != nil {
+		o.read, o.written = w.BytesRead(), w.BytesWritten()
+		w.Asked() // if it is closed now, its late answer makes a RST of the FIN
+	}
+	return o
+}
+
+// end decides what database/sql is told: driver.ErrBadConn, which has it try again, if
+// nothing was sent or nothing can come of it, whatever the driver says; and that the
+// connection was lost, if it was.
+func (o operation) end(ctx context.Context, err error) error {
+	c := o.conn
+	c.busy = false
+	if c.wire != nil {
+		c.wire.Answered()
+	}
+	if err == nil || err == driver.ErrSkip {
+		return err
+	}
+	lost := errors.Is(err, driver.ErrBadConn)
+	sent, cause := o.seen()
+	if sent && o.unanswered(ctx, cause) {
+		c.lease.Doubt()
+	}
+	if !lost && cause == nil {
+		return err // the server's
+	}
+	if c.bad == nil {
+		c.bad = err
+	}
+	switch again := !sent || !o.harmful || !o.inTx && idempotent(ctx); {
+	case lost && again:
+		return err
+	case !lost && ctx.Err() != nil:
+		return err // whoever has called it off knows
+	case again && !o.inTx:
+		return &unsentError{err}
+	}
+	if errors.Is(cause, net.ErrClosed) {
+		cause = nil // by the driver
+	}
+	return &LostError{Op: o.name, Sent: sent, Err: err, Cause: cause}
+}
+
+// seen says what the wire knows of the operation: whether anything of it was sent, and
+// why the connection has ended, if it has.
+func (o operation) seen() (sent bool, ended error) {
+	w := o.conn.wire
+	if w == nil {
+		return false, nil // it is for the driver to say
+	}
+	_, ended = w.Peek()
+	return w.BytesWritten() != o.written, ended
+}
+
+// unanswered reports whether what was sent has vanished, as that of others may: on the
+// way, or because nothing has come by the caller's deadline.
+func (o operation) unanswered(ctx context.Context, ended error) bool {
+	switch keepalive.FaultOf(ended) {
+	case keepalive.Blackhole, keepalive.Unreachable:
+		return true
+	}
+	return ctx.Err() == context.DeadlineExceeded && o.conn.wire.BytesRead() == o.read
+}
+
+type idempotentKey struct{}
+
+// Idempotent marks the operations of a context as such that do no harm if they run
+// twice: a SELECT, an upsert. Outside of transactions, one whose connection was lost is
+// run again on another, even if it was sent.
+func Idempotent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, idempotentKey{}, true)
+}
+
+func idempotent(ctx context.Context) bool { return ctx.Value(idempotentKey{}) != nil }
