@@ -275,16 +275,35 @@ func listen(n namespace, address string) (ln net.Listener, err error) {
 	return ln, err
 }
 
+// Inside calls f in a namespace, "client", "gateway" or "server". The sockets
+// that f opens and the processes that it starts, on its own goroutine, stay
+// there.
+func (l *Lab) Inside(ns string, f func() error) error {
+	n, err := l.namespace(ns)
+	if err != nil {
+		return err
+	}
+	return n.do(f)
+}
+
 // Exec runs a command in a namespace, "client", "gateway" or "server", until it
 // ends or ctx does, and returns what it wrote. It dies with this process.
 func (l *Lab) Exec(ctx context.Context, ns, name string, args ...string) (string, error) {
-	n, ok := map[string]namespace{"client": l.client, "gateway": l.gateway, "server": l.server}[ns]
-	if !ok {
-		return "", fmt.Errorf("natlab: exec in %q, want client, gateway or server", ns)
+	n, err := l.namespace(ns)
+	if err != nil {
+		return "", err
 	}
 	cmd, err := command(ctx, name, args...)
 	if err != nil {
 		return "", err
 	}
 	return n.run(cmd)
+}
+
+func (l *Lab) namespace(ns string) (namespace, error) {
+	n, ok := map[string]namespace{"client": l.client, "gateway": l.gateway, "server": l.server}[ns]
+	if !ok {
+		return n, fmt.Errorf("natlab: namespace %q, want client, gateway or server", ns)
+	}
+	return n, nil
 }

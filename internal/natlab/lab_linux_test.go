@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -403,6 +404,42 @@ func TestExecRunsInANamespace(t *testing.T) {
 	defer cancel()
 	if _, err := r.Exec(ctx, "client", "sleep", "60"); err == nil {
 		t.Error("the command outlived its context")
+	}
+}
+
+func TestWhatIsOpenedOrStartedInsideANamespaceStaysThere(t *testing.T) {
+	r := newRoom(t, 1, nil)
+	var ln net.Listener
+	command := exec.Command("ip", "-brief", "addr")
+	var out strings.Builder
+	command.Stdout = &out
+	err := r.Inside("server", func() (err error) {
+		if err := command.Start(); err != nil {
+			return err
+		}
+		ln, err = net.Listen("tcp4", "198.51.100.1:444")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if err := command.Wait(); err != nil || !strings.Contains(out.String(), "198.51.100.1/32") {
+		t.Errorf("the command: %v, %s", err, &out)
+	}
+	if err := r.Count(netip.AddrPortFrom(r.Server(0), 444)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.try(netip.AddrPortFrom(r.Server(0), 444)); err != nil {
+		t.Errorf("a dial from the client: %v", err)
+	}
+}
+
+func TestANamespaceThatThereIsNotIsRefused(t *testing.T) {
+	r := newRoom(t, 1, nil)
+	err := r.Inside("elsewhere", func() error { t.Error("called"); return nil })
+	if _, execErr := r.Exec(t.Context(), "elsewhere", "ip"); err == nil || execErr == nil {
+		t.Errorf("the errors are %v, %v", err, execErr)
 	}
 }
 

@@ -29,6 +29,7 @@ func (*Lab) ListenClient(string) (net.Listener, error)              { return nil
 func (*Lab) Exec(context.Context, string, string, ...string) (string, error) {
 	return "", ErrUnavailable
 }
+func (*Lab) Inside(string, func() error) error    { return ErrUnavailable }
 func (*Lab) Count(netip.AddrPort) error           { return ErrUnavailable }
 func (*Lab) Blackhole(netip.AddrPort, bool) error { return ErrUnavailable }
 func (*Lab) Lose(float64) error                   { return ErrUnavailable }

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"testing"
 )
 
 // Page is the body of nginx's answer to every request.
@@ -40,10 +39,10 @@ http {
 // more lines for the server block of its nginx.conf:
 //
 //	s := servers.Nginx(t, "keepalive_timeout 1s;", "keepalive_requests 10;")
-func Nginx(t testing.TB, config ...string) *Server {
+func Nginx(t T, config ...string) *Server {
 	t.Helper()
-	s := prepare(t, "nginx", "nginx")
-	conf := s.write("nginx.conf", fmt.Sprintf(nginxConf, s.port, Page, strings.Join(config, "\n\t\t")))
+	s := prepare(t, Place{}, "nginx", "nginx")
+	conf := s.write("nginx.conf", fmt.Sprintf(nginxConf, s.at.addr.Port(), Page, strings.Join(config, "\n\t\t")))
 	s.args = []string{"-p", s.dir, "-c", conf}
 	if os.Geteuid() == 0 {
 		// Else it gives its directories to the user nobody, whom a user

@@ -13,19 +13,19 @@ type process struct {
 	err  error         // how it ended; written before gone is closed
 }
 
-// run starts a program and waits for it in a goroutine that ends with it.
+// start starts a program in a place, and waits for it in a goroutine that ends
+// with it.
 //
 // The goroutine keeps its thread: the kernel takes the end of the thread that
 // started a process for the end of the parent, and a thread does end where a
 // goroutine locked it and returned, as those of natlab do.
-func run(cmd *exec.Cmd) (*process, error) {
-	cmd.SysProcAttr = diesWithParent()
+func start(cmd *exec.Cmd, at Place) (*process, error) {
 	p := &process{gone: make(chan struct{})}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		err := cmd.Start()
+		err := at.inside(cmd.Start)
 		p.Process = cmd.Process
 		started <- err
 		if err == nil {

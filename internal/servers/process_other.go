@@ -12,4 +12,8 @@ import (
 
 func diesWithParent() *syscall.SysProcAttr { return nil }
 
+func asNobody() *syscall.SysProcAttr { return nil }
+
+func (p *process) killAll() { p.Kill() }
+
 func hold() (int, io.Closer, error) { return 0, nil, errors.ErrUnsupported }

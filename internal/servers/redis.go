@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
-	"testing"
 )
 
 const redisConf = `
@@ -20,10 +19,10 @@ appendonly no
 //	s := servers.Redis(t, "timeout 1") // hangs up on the idle after a second
 //
 // It keeps nothing on disk: what it knew is gone after a Kill or Stop.
-func Redis(t testing.TB, config ...string) *Server {
+func Redis(t T, config ...string) *Server {
 	t.Helper()
-	s := prepare(t, "redis-server", "redis-server")
-	s.args = []string{s.write("redis.conf", fmt.Sprintf(redisConf, s.port, strings.Join(config, "\n")))}
+	s := prepare(t, Place{}, "redis-server", "redis-server")
+	s.args = []string{s.write("redis.conf", fmt.Sprintf(redisConf, s.at.addr.Port(), strings.Join(config, "\n")))}
 	s.quit = syscall.SIGTERM
 	s.hello, s.answer = "PING\r\nQUIT\r\n", "+PONG"
 	return s.first()

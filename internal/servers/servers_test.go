@@ -16,11 +16,12 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/leak"
+	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/internal/servers"
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
+func TestMain(m *testing.M) { os.Exit(leak.Check(func() int { return natlab.Main(m) })) }
 
 const patience = 10 * time.Second // for what must happen, on a busy machine
 
