@@ -24,7 +24,7 @@ type conn struct {
 
 	lease pool.Lease[*conn]
 	turn  keepalive.Turn
-	began time.Time // of the lease
+	began time.Duration // of the lease, by Connector.clock
 
 	lent  bool  // some lease was before this one
 	busy  bool  // an operation is under way, or it has panicked
@@ -66,7 +66,7 @@ func (c *conn) lend(ctx context.Context, l pool.Lease[*conn]) error {
 	if err != nil {
 		return err
 	}
-	c.lease, c.lent, c.valid, c.began = l, true, false, time.Now()
+	c.lease, c.lent, c.valid, c.began = l, true, false, c.of.clock()
 	return nil
 }
 
@@ -123,7 +123,7 @@ func (c *conn) park() error {
 
 // Close ends the lease. The connection goes back, unless there is something against it.
 func (c *conn) Close() error {
-	c.of.used(time.Since(c.began))
+	c.of.used(c.of.clock() - c.began)
 	err := c.unfit()
 	if err == nil {
 		err = c.park()

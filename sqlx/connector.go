@@ -28,6 +28,7 @@ type Connector struct {
 	last    atomic.Pointer[target] // what was dialed last with success
 	misses  atomic.Int64           // heartbeats that got no answer, since one has
 	uses    uses
+	epoch   time.Time // clock counts from here
 }
 
 var (
@@ -46,7 +47,7 @@ func NewConnector(c driver.Connector, cfg Config) *Connector {
 	if err := cfg.Validate(); err != nil {
 		panic(err.Error())
 	}
-	n := &Connector{inner: c, cfg: cfg, dialer: cfg.Dialer}
+	n := &Connector{inner: c, cfg: cfg, dialer: cfg.Dialer, epoch: time.Now()}
 	if n.dialer == nil {
 		n.dialer = DefaultDialer
 	}

@@ -42,6 +42,23 @@
 // the ratio of requests per second beside http.Transport and on allocations, in the
 // client's process, for each request.
 //
+// # sql
+//
+// A *sql.DB by sqlx.OpenDB and one with database/sql's own pool, over a driver in memory. What
+// an operation costs is measured where the driver does nothing and there are connections for
+// all; the bound is on the difference of the medians of ExecContext. Each is held against the
+// least connector too, which only keeps what database/sql closes: what that costs is not
+// natwise's.
+//
+// A wait is the time in ExecContext less the work, a sleep of a millisecond in the driver. The
+// ideal queue is computed, for each round, from natwise's own: the goroutines ask in a closed
+// loop, whoever asked first is served first and in no time, and the works are those that
+// happened, in their order: a machine that oversleeps is not held against natwise there. The
+// bounds are on 64 goroutines and 8 connections.
+//
+// A connection is broken if the driver says so. database/sql tries two that are idle, and then
+// dials, however many good ones are left.
+//
 // # storm
 //
 // internal/natlab/storm's work through more clients, each as a careful engineer would set

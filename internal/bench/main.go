@@ -29,6 +29,7 @@ var benches = []bench{
 	{"watch", measureWatch},
 	{"stdlib", measureStdlib},
 	{"http", measureHTTP},
+	{"sql", measureSQL},
 	{"storm", measureStorm},
 }
 
