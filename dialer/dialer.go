@@ -80,6 +80,7 @@ type contextKey int
 const (
 	ownerKey contextKey = iota
 	controlKey
+	patienceKey
 )
 
 // WithOwner names, for fairness, whom the connections dialed with the context
@@ -97,6 +98,13 @@ func WithOwner(ctx context.Context, owner any) context.Context {
 // request of a database.
 func WithControl(ctx context.Context) context.Context {
 	return context.WithValue(ctx, controlKey, true)
+}
+
+// WithoutMaxWait has the dials of a context wait for their ports as long as it lasts,
+// whatever Ledger.MaxWait says: for a pool, who knows how long those wait that it dials
+// for.
+func WithoutMaxWait(ctx context.Context) context.Context {
+	return context.WithValue(ctx, patienceKey, true)
 }
 
 // DialContext waits for a port to address, connects, and returns a *Conn. The
@@ -127,7 +135,10 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 
 // request is what a context asks for.
 func (d *Dialer) request(ctx context.Context, host string, candidates []candidate) request {
-	r := request{owner: owner{by: d, host: host}, candidates: candidates, control: ctx.Value(controlKey) != nil}
+	r := request{
+		owner: owner{by: d, host: host}, candidates: candidates,
+		control: ctx.Value(controlKey) != nil, patient: ctx.Value(patienceKey) != nil,
+	}
 	if o := ctx.Value(ownerKey); o != nil {
 		r.owner = owner{by: o}
 	}

@@ -89,6 +89,7 @@ type waiter struct {
 type request struct {
 	owner      owner
 	control    bool
+	patient    bool        // WithoutMaxWait
 	candidates []candidate // best first
 }
 

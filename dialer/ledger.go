@@ -183,7 +183,7 @@ var errMaxWait = errors.New("dialer: no port came free within Ledger.MaxWait")
 
 func (l *Ledger) wait(ctx context.Context, w *waiter) (*flow, int, error) {
 	var expired <-chan time.Time
-	if d := l.MaxWait; d >= 0 {
+	if d := l.MaxWait; d >= 0 && !w.patient {
 		if d == 0 {
 			d = defaultMaxWait
 		}

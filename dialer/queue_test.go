@@ -183,3 +183,21 @@ func TestALedgerThatIsWrongHasNoObstacle(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+func TestADialWithoutMaxWaitWaitsAsLongAsItsContext(t *testing.T) {
+	inLab(t, 1, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		d := lab.dialer()
+		taken := lab.dial(d, server)
+		time.AfterFunc(time.Minute, func() { taken.Close() })
+		start := time.Now()
+		c, err := d.DialContext(dialer.WithoutMaxWait(t.Context()), "tcp", server)
+		if err != nil {
+			t.Fatalf("after %v: %v", waited(start), err)
+		}
+		c.Close()
+		if took := waited(start); took < 5*time.Minute {
+			t.Errorf("a port that the NAT holds for 4 min was there after %v", took)
+		}
+	})
+}

@@ -193,7 +193,7 @@ func (w *way) ask(ctx context.Context) (pool.Permit[*conn], error) {
 		case <-ctx.Done():
 		}
 	}
-	res, err := w.stock.dialer.Reserve(dialer.WithOwner(resolving(ctx), w.owner()), "tcp", address)
+	res, err := w.stock.dialer.Reserve(dialer.WithOwner(dialer.WithoutMaxWait(resolving(ctx)), w.owner()), "tcp", address)
 	if err != nil {
 		w.learned(f)
 		return nil, err

@@ -14,9 +14,9 @@ var (
 	_ driver.QueryerContext     = (*conn)(nil)
 	_ driver.ConnPrepareContext = (*conn)(nil)
 	_ driver.ConnBeginTx        = (*conn)(nil)
-	_ driver.SessionResetter    = (*conn)(nil)
 	_ driver.Validator          = (*conn)(nil)
 	_ driver.NamedValueChecker  = (*conn)(nil)
+	_ driver.SessionResetter    = resettable{}
 )
 
 // Ping asks the server. A driver that cannot is taken to be fine, as by database/sql.
@@ -92,8 +92,8 @@ func (c *conn) BeginTx(ctx context.Context, opts driver.TxOptions) (driver.Tx, e
 	if err = o.end(ctx, err); err != nil {
 		return nil, err
 	}
-	c.tx = tx{c, inner, ctx}
-	return &c.tx, nil
+	c.txs++
+	return &tx{c, inner, ctx}, nil
 }
 
 func beginTx(ctx context.Context, inner driver.Conn, opts driver.TxOptions) (driver.Tx, error) {
@@ -116,16 +116,29 @@ func beginTx(ctx context.Context, inner driver.Conn, opts driver.TxOptions) (dri
 
 func (c *conn) Begin() (driver.Tx, error) { return c.BeginTx(context.Background(), driver.TxOptions{}) }
 
-// ResetSession is the driver's own. It is called by database/sql only where that keeps
-// the connection itself.
-func (c *conn) ResetSession(ctx context.Context) error {
-	if r, ok := c.inner.(driver.SessionResetter); ok {
-		return r.ResetSession(ctx)
+// A resettable conn is one whose driver can say, after a transaction was ended by its
+// context, what the connection is worth: only of such does database/sql keep it then.
+// For everything else it does not matter that a driver has these methods.
+type resettable struct{ *conn }
+
+// seenBySQL is c as database/sql is to see it.
+func (c *conn) seenBySQL() driver.Conn {
+	_, resets := c.inner.(driver.SessionResetter)
+	_, validates := c.inner.(driver.Validator)
+	if resets && validates {
+		return resettable{c}
 	}
-	return nil
+	return c
 }
 
-// IsValid reports whether the connection may go back to the pool.
+// ResetSession is the driver's own. database/sql calls it only where it keeps the
+// connection itself.
+func (r resettable) ResetSession(ctx context.Context) error {
+	return r.inner.(driver.SessionResetter).ResetSession(ctx)
+}
+
+// IsValid reports whether the connection may go back to the pool. database/sql asks
+// whenever it gives one back that nobody has called broken.
 func (c *conn) IsValid() bool {
 	c.valid = c.bad == nil && !c.busy
 	if v, ok := c.inner.(driver.Validator); ok && c.valid {
@@ -134,18 +147,27 @@ func (c *conn) IsValid() bool {
 	return c.valid
 }
 
-// survives reports whether database/sql keeps a connection whose transaction was ended by
-// a context: where the driver can say afterwards what it is worth.
-func (c *conn) survives() bool {
-	_, resets := c.inner.(driver.SessionResetter)
-	_, validates := c.inner.(driver.Validator)
-	return resets && validates
+// CheckNamedValue is the driver's own; driver.ErrSkip is as good as none. Of a driver that
+// has to prepare everything it is the statement that is to be asked.
+func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
+	if !c.direct {
+		return nil
+	}
+	return c.check(v)
 }
 
-// CheckNamedValue is the driver's own; driver.ErrSkip is as good as none.
-func (c *conn) CheckNamedValue(v *driver.NamedValue) error {
+func (c *conn) check(v *driver.NamedValue) error {
 	if k, ok := c.inner.(driver.NamedValueChecker); ok {
 		return k.CheckNamedValue(v)
 	}
 	return driver.ErrSkip
+}
+
+// direct reports whether a driver runs statements that are not prepared.
+func direct(inner driver.Conn) bool {
+	switch inner.(type) {
+	case driver.ExecerContext, driver.QueryerContext, driver.Execer, driver.Queryer: //nolint:staticcheck // older drivers
+		return true
+	}
+	return false
 }

@@ -18,9 +18,10 @@ import (
 //
 // database/sql uses it from one goroutine at a time, the pool only while it is idle.
 type conn struct {
-	inner driver.Conn
-	of    *Connector
-	wire  *wire // nil: Config.Unbooked, and none is known
+	inner  driver.Conn
+	direct bool // it runs statements that are not prepared
+	of     *Connector
+	wire   *wire // nil: Config.Unbooked, and none is known
 
 	lease pool.Lease[*conn]
 	turn  keepalive.Turn
@@ -30,12 +31,12 @@ type conn struct {
 	busy  bool  // an operation is under way, or it has panicked
 	valid bool  // database/sql has asked since the last operation, and it was
 	bad   error // why it is not to be lent again
-	tx    tx
+	txs   int   // transactions that are not over
 	stmts statements
 }
 
 func newConn(of *Connector, inner driver.Conn, w *wire) *conn {
-	return &conn{inner: inner, of: of, wire: w, stmts: statements{most: or(of.cfg.Statements, defaultStatements)}}
+	return &conn{inner: inner, direct: direct(inner), of: of, wire: w, stmts: statements{most: or(of.cfg.Statements, defaultStatements)}}
 }
 
 // Unwrap returns the driver's own connection, and so does Raw, as others call it.
@@ -143,7 +144,7 @@ func (c *conn) unfit() error {
 		return c.bad
 	case c.busy:
 		return errPanicked
-	case c.tx.inner != nil:
+	case c.txs > 0:
 		return errInTx
 	case !c.valid:
 		return errUnused // Raw said so, or an error that we do not know

@@ -105,7 +105,7 @@ func (n *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		}
 		c := l.Value()
 		if err = c.lend(ctx, l); err == nil {
-			return c, nil
+			return c.seenBySQL(), nil
 		}
 		l.Discard(err)
 	}
@@ -162,7 +162,7 @@ func (n *Connector) ask(ctx context.Context) (pool.Permit[*conn], error) {
 	if base.Trouble(ctx, last.network, last.address) != nil {
 		return p, nil
 	}
-	r, err := base.Reserve(dialer.WithOwner(ctx, n), last.network, last.address)
+	r, err := base.Reserve(dialer.WithOwner(dialer.WithoutMaxWait(ctx), n), last.network, last.address)
 	switch {
 	case err == nil:
 		p.reserved, p.where = r, *last

@@ -7,13 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-	"weak"
 
 	"github.com/natwise/natwise/dialer"
-	"github.com/natwise/natwise/keepalive"
 )
 
 // A Dialer is what a database driver dials by. It tells the connections that the
@@ -31,15 +30,15 @@ type Dialer struct {
 	// Dialer books and watches the connections. Nil: the zero dialer.Dialer.
 	Dialer *dialer.Dialer
 
-	// Side is how many side connections there may be at a time. Zero: 2.
-	// Negative: none.
+	// Side is how many side connections there may be at a time; others wait for them, for
+	// 5 s at most. Zero: 2. Negative: none; then a lib/pq that gives up a query returns
+	// when the server has finished it.
 	Side int
 
 	marked atomic.Bool // a context was
 
-	mu      sync.Mutex                  // guards the fields below
-	dialing int                         // side connections
-	open    []weak.Pointer[dialer.Conn] // side connections, some of them closed by now
+	once   sync.Once
+	places chan struct{} // of side connections: one is put in for each
 }
 
 // DefaultDialer is the Dialer of every Config that has none.
@@ -48,8 +47,8 @@ var DefaultDialer = new(Dialer)
 const (
 	defaultSide = 2
 
-	// sideTimeout is what a side connection has to be dialed in: what it is for does
-	// not matter for longer.
+	// sideTimeout is how long a side connection may take to be there: what it is for
+	// does not matter for longer.
 	sideTimeout = 5 * time.Second
 )
 
@@ -58,13 +57,17 @@ var ErrSide = errors.New("sqlx: no side connection")
 
 // DialContext dials for a driver, as dialer.Dialer.DialContext does. The error is a
 // *dialer.DialError; of a side connection that is not dialed it matches ErrSide.
+//
+// The connection is looked at before something is written that does not belong to what
+// was written before. If it has ended, the error is a *net.OpError with no byte written,
+// which drivers take for safe to try again.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if o, ok := ctx.Value(openingKey{}).(*opening); ok {
 		d.marked.Store(true)
 		return o.dial(ctx, d, network, address)
 	}
 	if !d.marked.Load() || network == "unix" {
-		return d.base().DialContext(ctx, network, address)
+		return watchful(d.base().DialContext(ctx, network, address))
 	}
 	return d.aside(ctx, network, address)
 }
@@ -85,51 +88,91 @@ func (d *Dialer) base() *dialer.Dialer { return cmp.Or(d.Dialer, &theZero) }
 var theZero dialer.Dialer
 
 // aside dials what nobody but the driver has asked for.
-func (d *Dialer) aside(ctx context.Context, network, address string) (c net.Conn, err error) {
-	refused := func(why error) error {
-		return &dialer.DialError{Network: network, Address: address, Err: fmt.Errorf("%w: %w", ErrSide, why)}
-	}
-	if err := d.admit(); err != nil {
-		return nil, refused(err)
-	}
-	defer func() { d.admitted(c) }()
+func (d *Dialer) aside(ctx context.Context, network, address string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(dialer.WithControl(ctx), sideTimeout)
 	defer cancel()
-	if err := d.base().Trouble(ctx, network, address); err != nil {
-		return nil, refused(err)
+	release, err := d.admit(ctx, network, address)
+	if err != nil {
+		return nil, &dialer.DialError{Network: network, Address: address, Err: fmt.Errorf("%w: %w", ErrSide, err)}
 	}
-	return d.base().DialContext(ctx, network, address)
+	c, err := watchful(d.base().DialContext(ctx, network, address))
+	if err != nil {
+		release()
+		return nil, err
+	}
+	side := &side{c, release}
+	runtime.AddCleanup(side, func(release func()) { release() }, release) // for one that nobody closes
+	return side, nil
 }
 
-// admit lets one more side connection be dialed.
-func (d *Dialer) admit() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	kept := d.open[:0]
-	for _, w := range d.open {
-		if c := w.Value(); c != nil && !c.Closed() {
-			kept = append(kept, w)
+// admit waits for a place of a side connection, unless there is trouble where it leads.
+func (d *Dialer) admit(ctx context.Context, network, address string) (release func(), err error) {
+	if d.Side < 0 {
+		return nil, fmt.Errorf("Dialer.Side is %d", d.Side)
+	}
+	d.once.Do(func() { d.places = make(chan struct{}, cmp.Or(d.Side, defaultSide)) })
+	if err := d.base().Trouble(ctx, network, address); err != nil {
+		return nil, err
+	}
+	select {
+	case d.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%d are there, and no place came free: %w", cap(d.places), context.Cause(ctx))
+	}
+	release = sync.OnceFunc(func() { <-d.places })
+	if err := d.base().Trouble(ctx, network, address); err != nil { // meanwhile
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// A side is a side connection, which gives its place back when it is closed.
+type side struct {
+	net.Conn
+	release func()
+}
+
+func (s *side) Close() error {
+	defer s.release()
+	return s.Conn.Close()
+}
+
+func (s *side) NetConn() net.Conn { return s.Conn }
+
+// A wary connection is looked at before a write that begins something new.
+type wary struct {
+	*dialer.Conn
+	spoken atomic.Bool // something was written since something was read
+}
+
+// watchful makes a connection wary that a dialer.Dialer has dialed.
+func watchful(c net.Conn, err error) (net.Conn, error) {
+	if flow, ok := c.(*dialer.Conn); ok {
+		return &wary{Conn: flow}, err
+	}
+	return c, err
+}
+
+func (w *wary) NetConn() net.Conn { return w.Conn }
+
+func (w *wary) Read(b []byte) (int, error) {
+	n, err := w.Conn.Read(b)
+	if n > 0 && w.spoken.Load() {
+		w.spoken.Store(false)
+	}
+	return n, err
+}
+
+// Write looks first, for a microsecond, since a FIN would let the kernel take it all the
+// same.
+func (w *wary) Write(b []byte) (int, error) {
+	if !w.spoken.Swap(true) {
+		if _, err := w.Peek(); err != nil {
+			return 0, &net.OpError{Op: "write", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: err}
 		}
 	}
-	d.open = kept
-	if n, most := len(d.open)+d.dialing, cmp.Or(d.Side, defaultSide); n >= most {
-		return fmt.Errorf("there are %d, and %d may be (Dialer.Side)", n, max(0, most))
-	}
-	d.dialing++
-	return nil
-}
-
-// admitted counts a side connection until it is closed, if there is one.
-func (d *Dialer) admitted(c net.Conn) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.dialing--
-	if c == nil {
-		return
-	}
-	if flow, ok := dialer.Unwrap(c); ok {
-		d.open = append(d.open, weak.Make(flow))
-	}
+	return w.Conn.Write(b)
 }
 
 // Mark marks a context as that of a connection which was asked for, for drivers that
@@ -151,107 +194,3 @@ func (m marked) Connect(ctx context.Context) (driver.Conn, error) {
 
 // Close closes the driver's Connector, if it can be closed.
 func (m marked) Close() error { return closeConnector(m.Connector) }
-
-// An opening is one Connect of a driver's, which may dial several times: to each
-// address of a name, or first with TLS and then without.
-type opening struct {
-	of *Connector // nil: Mark's
-
-	mu       sync.Mutex          // guards the fields below
-	reserved *dialer.Reservation // for where; nil: none, or it is used
-	where    target
-	dialed   []*wire
-	over     bool
-}
-
-type openingKey struct{}
-
-// A wire is what a driver's connection leads over.
-type wire struct {
-	*keepalive.Conn
-	flow *dialer.Conn // nil: a unix socket, which nobody books
-	to   target
-}
-
-// A target is what a driver has dialed.
-type target struct{ network, address string }
-
-// dial is DialContext for a Connect.
-func (o *opening) dial(ctx context.Context, d *Dialer, network, address string) (net.Conn, error) {
-	if o.of == nil {
-		return d.base().DialContext(ctx, network, address)
-	}
-	if d != o.of.dialer {
-		return nil, errOtherDialer
-	}
-	c, err := o.connect(ctx, d.base(), target{network, address})
-	if err != nil {
-		return nil, err
-	}
-	w := &wire{to: target{network, address}}
-	if flow, ok := dialer.Unwrap(c); ok {
-		w.Conn, w.flow = flow.Conn, flow
-	} else {
-		w.Conn = keepalive.Watch(c, keepalive.Plan{}, func(keepalive.Ending) {}) // it counts bytes
-		c = w.Conn
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.over {
-		o.dialed = append(o.dialed, w)
-	}
-	return c, nil
-}
-
-var errOtherDialer = errors.New("sqlx: the driver dials by another Dialer than Config.Dialer")
-
-// connect dials by the port that was reserved, if it is for there.
-func (o *opening) connect(ctx context.Context, d *dialer.Dialer, to target) (net.Conn, error) {
-	o.mu.Lock()
-	r := o.reserved
-	if r != nil && o.where == to {
-		o.reserved = nil
-	} else {
-		r = nil
-	}
-	o.mu.Unlock()
-	if r != nil {
-		return r.Dial(ctx)
-	}
-	return d.DialContext(dialer.WithOwner(ctx, o.of), to.network, to.address)
-}
-
-// end ends the opening, and closes what the driver has dialed and does not use: lib/pq
-// leaves a connection open on which the server did not want TLS. It returns what the
-// driver uses, nil if there is none: of those that are open, the last one on which it
-// has said something.
-func (o *opening) end(good bool) (used *wire) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.over = true
-	if o.reserved != nil {
-		o.reserved.Release()
-		o.reserved = nil
-	}
-	for _, w := range o.dialed {
-		if good && !w.Closed() && (used == nil || w.BytesWritten() > 0) {
-			used = w
-		}
-	}
-	for _, w := range o.dialed {
-		if w != used {
-			w.Close()
-		}
-	}
-	o.dialed = nil
-	return used
-}
-
-// abort closes what was dialed so far: the driver has taken too long.
-func (o *opening) abort() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, w := range o.dialed {
-		w.Close()
-	}
-}

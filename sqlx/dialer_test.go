@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"io"
 	"net"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,19 +33,78 @@ func TestSideConnectionsAreFew(t *testing.T) {
 			}
 			open = append(open, c)
 		}
+		start := time.Now()
 		_, err := s.cancel()
 		var dial *dialer.DialError
-		if !errors.Is(err, sqlx.ErrSide) || !errors.As(err, &dial) || !dialer.SafeToRetry(err) {
-			t.Errorf("a third one: %v", err)
+		if !errors.Is(err, sqlx.ErrSide) || !errors.As(err, &dial) || !dialer.SafeToRetry(err) || time.Since(start) != 5*time.Second {
+			t.Errorf("a third one, after %v: %v", time.Since(start), err)
 		}
-		for _, c := range open {
-			c.Close()
-		}
+		time.AfterFunc(time.Second, func() { open[0].Close() })
 		c, err := s.cancel()
 		if err != nil {
-			t.Fatalf("after they were closed: %v", err)
+			t.Fatalf("after one was closed: %v", err)
+		}
+		if _, ok := dialer.Unwrap(c); !ok {
+			t.Errorf("a %T hides its flow", c)
 		}
 		c.Close()
+		c.Close()
+		open[1].Close()
+	})
+}
+
+func TestASideConnectionThatNobodyClosesGivesItsPlaceBack(t *testing.T) {
+	d := &sqlx.Dialer{Side: 1, Dialer: &dialer.Dialer{Dial: func(context.Context, string, string) (net.Conn, error) {
+		c, far := net.Pipe()
+		t.Cleanup(func() { far.Close() })
+		return c, nil
+	}}}
+	if c, err := d.DialContext(sqlx.Mark(t.Context()), "tcp", here); err != nil {
+		t.Fatal(err)
+	} else {
+		c.Close()
+	}
+	for i := range 3 {
+		runtime.GC() // finds the one before
+		c, err := d.DialContext(t.Context(), "tcp", here)
+		if err != nil {
+			t.Fatalf("side connection %d: %v", i, err)
+		}
+		_ = c
+	}
+}
+
+func TestWithoutPlacesThereAreNoSideConnections(t *testing.T) {
+	onStage(t, 8, func(t *testing.T, s *stage) {
+		s.dialer.Side = -1
+		s.open(sqlx.Config{})
+		s.must("insert")
+		if _, err := s.cancel(); !errors.Is(err, sqlx.ErrSide) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// What every driver takes for safe to try again.
+func TestAWriteAfterTheServersFINSendsNothing(t *testing.T) {
+	onStage(t, 8, func(t *testing.T, s *stage) {
+		c, err := s.dialer.DialContext(t.Context(), "tcp", here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		say := func() (int, error) { return io.WriteString(c, "insert\n") }
+		if _, err := say(); err != nil {
+			t.Fatal(err)
+		}
+		c.Read(make([]byte, 10))
+		s.far(0).Close()
+		synctest.Wait()
+		n, err := say()
+		var op *net.OpError
+		if n != 0 || !errors.As(err, &op) || s.runs("insert") != 1 {
+			t.Errorf("wrote %d bytes: %v", n, err)
+		}
 	})
 }
 

@@ -62,7 +62,6 @@ var (
 	errUnused   = errors.New("sqlx: database/sql takes it for broken")
 	errPanicked = errors.New("sqlx: the driver panicked")
 	errInTx     = errors.New("sqlx: given back within a transaction")
-	errEndedTx  = errors.New("sqlx: its transaction was ended by a context")
 	errSuspect  = errors.New("sqlx: what was sent on it is not acknowledged")
 	errUnbooked = errors.New("sqlx: the driver has not dialed by Config.Dialer: set its DialFunc (pgx, mysql) or its Dialer (lib/pq, mssql), or Config.Unbooked")
 )

@@ -24,7 +24,7 @@ type operation struct {
 // driver panics, leaves the connection busy.
 func (c *conn) begin(name string, harmful bool) operation {
 	c.busy, c.valid = true, false
-	o := operation{conn: c, name: name, harmful: harmful, inTx: c.tx.inner != nil}
+	o := operation{conn: c, name: name, harmful: harmful, inTx: c.txs > 0}
 	if w := c.wire; w != nil {
 		o.read, o.written = w.BytesRead(), w.BytesWritten()
 		w.Asked() // if it is closed now, its late answer makes a RST of the FIN

@@ -174,5 +174,5 @@ func (s *stmt) CheckNamedValue(v *driver.NamedValue) error {
 	if k, ok := s.inner.(driver.NamedValueChecker); ok {
 		return k.CheckNamedValue(v)
 	}
-	return s.conn.CheckNamedValue(v)
+	return s.conn.check(v)
 }

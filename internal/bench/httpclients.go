@@ -14,6 +14,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/httpx"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -50,8 +51,8 @@ var (
 const tunedConns = 512
 
 // checked returns what is wrong with an answer.
-func checked(status, length int) error {
-	if status != http.StatusOK || length != len(answer) {
+func checked(status, length int, want string) error {
+	if status != http.StatusOK || length != len(want) {
 		return fmt.Errorf("answered with status %d and %d bytes", status, length)
 	}
 	return nil
@@ -72,17 +73,17 @@ func (c *stdClient) get(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	return readAll(resp)
+	return readAll(resp, answer)
 }
 
 // readAll reads an answer to its end, as whoever wants to keep its connection does.
-func readAll(resp *http.Response) error {
+func readAll(resp *http.Response, want string) error {
 	defer resp.Body.Close()
 	n, err := io.Copy(io.Discard, resp.Body)
 	if err != nil {
 		return err
 	}
-	return checked(resp.StatusCode, int(n))
+	return checked(resp.StatusCode, int(n), want)
 }
 
 func (c *stdClient) close(ctx context.Context) error { return c.end(ctx) }
@@ -123,51 +124,78 @@ func openStd(t *http.Transport) httpClient {
 	}}
 }
 
-// openHTTPLB has httplb make tuned leaves: its own keep one connection each.
+// openHTTPLB has httplb make tuned leaves.
 func openHTTPLB(trust *tls.Config) httpClient {
-	c := httplb.NewClient(
-		httplb.WithTransport("http", leaves{trust}), httplb.WithTransport("https", leaves{trust}),
-	)
+	l := leaves(func(o httplb.TransportConfig) *http.Transport {
+		t := tuned(trust)
+		t.Proxy, t.DialContext = o.ProxyFunc, o.DialFunc
+		return t
+	})
+	c := httplb.NewClient(httplb.WithTransport("http", l), httplb.WithTransport("https", l))
 	return &stdClient{*c.Client, func(context.Context) error { return c.Close() }}
 }
 
-type leaves struct{ trust *tls.Config }
+// leaves make the transports that httplb sends requests by: its own keep one connection
+// each.
+type leaves func(httplb.TransportConfig) *http.Transport
 
 func (l leaves) NewRoundTripper(_, _ string, o httplb.TransportConfig) httplb.RoundTripperResult {
-	t := tuned(l.trust)
-	t.Proxy, t.DialContext = o.ProxyFunc, o.DialFunc
+	t := l(o)
 	return httplb.RoundTripperResult{RoundTripper: t, Close: t.CloseIdleConnections}
 }
 
-type restyClient struct{ *resty.Client }
+func openResty(trust *tls.Config) httpClient { return idler{newResty(tuned(trust), answer)} }
 
-func openResty(trust *tls.Config) httpClient {
-	return restyClient{resty.NewWithClient(&http.Client{Transport: tuned(trust)})}
+func openRetryable(trust *tls.Config) httpClient { return idler{newRetryable(tuned(trust), answer)} }
+
+func openFast(trust *tls.Config) httpClient {
+	return idler{fastClient{&fasthttp.Client{TLSConfig: trust, MaxConnsPerHost: tunedConns}, answer}}
 }
 
-func (c restyClient) get(ctx context.Context, url string) error {
+// An idler needs no more to be closed than its idle connections. fasthttp leaves
+// goroutines that look after those now and then, and find none the next time.
+type idler struct{ work.Client }
+
+func (c idler) get(ctx context.Context, url string) error { return c.Get(ctx, url) }
+
+func (c idler) close(context.Context) error {
+	c.CloseIdleConnections()
+	return nil
+}
+
+type restyClient struct {
+	*resty.Client
+	answer string // that it wants
+}
+
+func newResty(t *http.Transport, answer string) restyClient {
+	return restyClient{resty.NewWithClient(&http.Client{Transport: t}), answer}
+}
+
+func (c restyClient) Get(ctx context.Context, url string) error {
 	resp, err := c.R().SetContext(ctx).Get(url)
 	if err != nil {
 		return err
 	}
-	return checked(resp.StatusCode(), len(resp.Body()))
+	return checked(resp.StatusCode(), len(resp.Body()), c.answer)
 }
 
-func (c restyClient) close(context.Context) error {
-	c.GetClient().CloseIdleConnections()
-	return nil
+func (c restyClient) CloseIdleConnections() { c.GetClient().CloseIdleConnections() }
+
+// A retryableClient is asked by its own kind of request.
+type retryableClient struct {
+	*retryablehttp.Client
+	answer string // that it wants
 }
 
-type retryableClient struct{ *retryablehttp.Client }
-
-func openRetryable(trust *tls.Config) httpClient {
+func newRetryable(t *http.Transport, answer string) retryableClient {
 	c := retryablehttp.NewClient()
-	c.HTTPClient = &http.Client{Transport: tuned(trust)}
+	c.HTTPClient = &http.Client{Transport: t}
 	c.Logger = nil // it would write a line for each request
-	return retryableClient{c}
+	return retryableClient{c, answer}
 }
 
-func (c retryableClient) get(ctx context.Context, url string) error {
+func (c retryableClient) Get(ctx context.Context, url string) error {
 	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -176,22 +204,18 @@ func (c retryableClient) get(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	return readAll(resp)
+	return readAll(resp, c.answer)
 }
 
-func (c retryableClient) close(context.Context) error {
-	c.HTTPClient.CloseIdleConnections()
-	return nil
-}
+func (c retryableClient) CloseIdleConnections() { c.HTTPClient.CloseIdleConnections() }
 
 // A fastClient knows deadlines and no contexts.
-type fastClient struct{ *fasthttp.Client }
-
-func openFast(trust *tls.Config) httpClient {
-	return fastClient{&fasthttp.Client{TLSConfig: trust, MaxConnsPerHost: tunedConns}}
+type fastClient struct {
+	*fasthttp.Client
+	answer string // that it wants
 }
 
-func (c fastClient) get(ctx context.Context, url string) error {
+func (c fastClient) Get(ctx context.Context, url string) error {
 	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
 	defer fasthttp.ReleaseRequest(req)
 	defer fasthttp.ReleaseResponse(resp)
@@ -203,12 +227,5 @@ func (c fastClient) get(ctx context.Context, url string) error {
 	if err := do(req, resp); err != nil {
 		return err
 	}
-	return checked(resp.StatusCode(), len(resp.Body()))
-}
-
-// close leaves goroutines that look after idle connections now and then, and find
-// none the next time.
-func (c fastClient) close(context.Context) error {
-	c.CloseIdleConnections()
-	return nil
+	return checked(resp.StatusCode(), len(resp.Body()), c.answer)
 }

@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"time"
 
 	"github.com/bufbuild/httplb"
 	"github.com/bufbuild/httplb/resolver"
-	"github.com/go-resty/resty/v2"
-	"github.com/hashicorp/go-retryablehttp"
 	"github.com/valyala/fasthttp"
 
 	"github.com/natwise/natwise/internal/natlab/work"
@@ -30,9 +27,11 @@ var stormEntries = []stormEntry{
 	}},
 	{"fasthttp", openStormFast},
 	{"resty", func(st *work.Stage) work.Client {
-		return stormResty{resty.NewWithClient(&http.Client{Transport: stormTransport(st.Dial, work.Limit)})}
+		return newResty(stormTransport(st.Dial, work.Limit), work.Answer)
 	}},
-	{"go-retryablehttp", openStormRetryable},
+	{"go-retryablehttp", func(st *work.Stage) work.Client {
+		return newRetryable(stormTransport(st.Dial, work.Limit), work.Answer)
+	}},
 	{"httplb", openStormHTTPLB},
 }
 
@@ -48,54 +47,8 @@ func stormClient(st *work.Stage, conns int) work.Client {
 	return work.Std{Client: &http.Client{Transport: stormTransport(st.Dial, conns)}}
 }
 
-type stormResty struct{ *resty.Client }
-
-func (c stormResty) Get(ctx context.Context, url string) error {
-	resp, err := c.R().SetContext(ctx).Get(url)
-	if err != nil {
-		return err
-	}
-	return wantOK(resp.StatusCode())
-}
-
-func (c stormResty) CloseIdleConnections() { c.GetClient().CloseIdleConnections() }
-
-func wantOK(code int) error {
-	if code != http.StatusOK {
-		return fmt.Errorf("answered with status %d", code)
-	}
-	return nil
-}
-
-// A stormRetryable is asked by its own kind of request.
-type stormRetryable struct{ *retryablehttp.Client }
-
-func openStormRetryable(st *work.Stage) work.Client {
-	c := retryablehttp.NewClient()
-	c.HTTPClient = &http.Client{Transport: stormTransport(st.Dial, work.Limit)}
-	c.Logger = nil // it would write a line for each request
-	return stormRetryable{c}
-}
-
-func (c stormRetryable) Get(ctx context.Context, url string) error {
-	req, err := retryablehttp.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := c.Do(req)
-	if err != nil {
-		return err
-	}
-	return work.ReadAll(resp)
-}
-
-func (c stormRetryable) CloseIdleConnections() { c.HTTPClient.CloseIdleConnections() }
-
-// A stormFast knows deadlines and no contexts.
-type stormFast struct{ *fasthttp.Client }
-
 func openStormFast(st *work.Stage) work.Client {
-	return stormFast{&fasthttp.Client{
+	return fastClient{&fasthttp.Client{
 		MaxConnsPerHost:     work.Limit,
 		MaxConnWaitTimeout:  st.Scenario.Deadline, // or it would not wait at all
 		MaxIdleConnDuration: work.Path().Idle,
@@ -107,26 +60,14 @@ func openStormFast(st *work.Stage) work.Client {
 			defer cancel()
 			return st.Dial(ctx, "tcp", address)
 		},
-	}}
+	}, work.Answer}
 }
 
-func (c stormFast) Get(ctx context.Context, url string) error {
-	req, resp := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
-	defer fasthttp.ReleaseRequest(req)
-	defer fasthttp.ReleaseResponse(resp)
-	req.SetRequestURI(url)
-	deadline, _ := ctx.Deadline() // every scenario has one
-	if err := c.DoDeadline(req, resp, deadline); err != nil {
-		return err
-	}
-	return wantOK(resp.StatusCode())
-}
-
-// openStormHTTPLB has httplb find the origin under every name, and make tuned leaves:
-// its own keep one connection each.
+// openStormHTTPLB has httplb find the origin under every name, and make tuned leaves.
 func openStormHTTPLB(st *work.Stage) work.Client {
+	l := leaves(func(o httplb.TransportConfig) *http.Transport { return stormTransport(o.DialFunc, work.Limit) })
 	c := httplb.NewClient(
-		httplb.WithNoProxy(), httplb.WithDialer(st.Dial), httplb.WithTransport("http", stormLeaf{}),
+		httplb.WithNoProxy(), httplb.WithDialer(st.Dial), httplb.WithTransport("http", l),
 		httplb.WithResolver(resolver.NewPollingResolver(stormNames(st.Origin.String()), time.Hour)),
 	)
 	return stormHTTPLB{work.Std{Client: c.Client}, c}
@@ -139,13 +80,6 @@ type stormHTTPLB struct {
 
 // CloseIdleConnections closes all: httplb offers no less.
 func (c stormHTTPLB) CloseIdleConnections() { c.lb.Close() }
-
-type stormLeaf struct{}
-
-func (stormLeaf) NewRoundTripper(_, _ string, o httplb.TransportConfig) httplb.RoundTripperResult {
-	t := stormTransport(o.DialFunc, work.Limit)
-	return httplb.RoundTripperResult{RoundTripper: t, Close: t.CloseIdleConnections}
-}
 
 // stormNames is a resolver that finds every name at one address.
 type stormNames string

@@ -9,6 +9,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/keepalive"
 )
 
@@ -20,10 +21,10 @@ const (
 )
 
 // busyBeside is a flow that goes black alone, beside others to the same address.
-func busyBeside(r *report) error { return busy(r, true) }
+func busyBeside(r *work.Report) error { return busy(r, true) }
 
 // busyAlone is one without any other to the same address.
-func busyAlone(r *report) error { return busy(r, false) }
+func busyAlone(r *work.Report) error { return busy(r, false) }
 
 // A use is what a busy connection does.
 type use struct {
@@ -63,13 +64,13 @@ type trial struct {
 	use
 }
 
-func busy(r *report, beside bool) (err error) {
+func busy(r *work.Report, beside bool) (err error) {
 	st, err := open(natlab.Config{Servers: 2 * len(uses) * len(three)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), r.patience()+20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(r)+20*time.Second)
 	defer cancel()
 	var trials []trial
 	for i, u := range uses {
@@ -101,10 +102,10 @@ func busy(r *report, beside bool) (err error) {
 	}
 	since := time.Now()
 	begin(false)
-	limit, stop := context.WithDeadline(ctx, since.Add(r.patience()))
+	limit, stop := context.WithDeadline(ctx, since.Add(patience(r)))
 	defer stop()
 	for _, t := range trials {
-		r.notePair(limit, st, t, since)
+		notePair(limit, r, st, t, since)
 	}
 	return nil
 }
@@ -137,27 +138,27 @@ func (st *stage) darken(trials []trial) error {
 
 // notePair notes when a trial's line of ours was suspect and dead, and what its
 // peer did.
-func (r *report) notePair(ctx context.Context, st *stage, t trial, since time.Time) {
+func notePair(ctx context.Context, r *work.Report, st *stage, t trial, since time.Time) {
 	dead, err := t.ours.end().after(ctx, since)
 	peer, also := t.peer.end().after(ctx, since)
 
 	suspect := st.heard.first(dialer.Suspected, t.ours.local(), since)
-	r.note(measured("until it is suspect", "s", suspect, suspectBound).over(t.over, t.use.name))
+	r.Note(measured("until it is suspect", "s", suspect, suspectBound).At(t.over, t.use.name))
 
 	m := measured("until it is known to be dead", "s", dead, deadBound).
-		beside(goDefaults, peer).over(t.over, t.use.name).said(err, also)
+		Beside(goDefaults, peer).At(t.over, t.use.name).Said(err, also)
 	if !dead.More {
-		m.wantBlackhole("Read", err)
+		wantBlackhole(&m, "Read", err)
 	}
 	if s, ok := t.ours.(*stream); ok && !dead.More {
-		m.wantBlackhole("Write", s.write())
+		wantBlackhole(&m, "Write", s.write())
 	}
-	r.note(m)
+	r.Note(m)
 }
 
 // wantBlackhole misses if err does not tell of a black hole.
-func (m *Measurement) wantBlackhole(from string, err error) {
+func wantBlackhole(m *work.Measurement, from string, err error) {
 	if !errors.Is(err, keepalive.ErrBlackhole) {
-		m.miss("%s: %v is not keepalive.ErrBlackhole", from, err)
+		m.Miss("%s: %v is not keepalive.ErrBlackhole", from, err)
 	}
 }

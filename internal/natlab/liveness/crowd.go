@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/pool/conns"
 )
 
@@ -137,7 +138,7 @@ type turnout struct {
 }
 
 // slowest is the longest time that an exchange took.
-func (t turnout) slowest() Reading { return seconds(slices.Max(t.took)) }
+func (t turnout) slowest() work.Reading { return work.Seconds(slices.Max(t.took)) }
 
 // beyond is how many took longer than that.
 func (t turnout) beyond(limit time.Duration) (n int) {

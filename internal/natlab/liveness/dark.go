@@ -20,22 +20,22 @@ func idleDeath() float64 {
 }
 
 // parkedReader is black while nobody has asked anything.
-func parkedReader(r *report) error {
+func parkedReader(r *work.Report) error {
 	return allBlack(r, func(line) error { return nil })
 }
 
 // unanswered is black while an answer is due, the request being acknowledged.
-func unanswered(r *report) error {
+func unanswered(r *work.Report) error {
 	return allBlack(r, line.hang)
 }
 
-func allBlack(r *report, before func(line) error) (err error) {
+func allBlack(r *work.Report, before func(line) error) (err error) {
 	st, err := open(natlab.Config{Servers: 2 * len(three)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), r.patience()+20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience(r)+20*time.Second)
 	defer cancel()
 	pairs, err := st.pairs(ctx, three, 0)
 	if err != nil {
@@ -51,13 +51,13 @@ func allBlack(r *report, before func(line) error) (err error) {
 		return err
 	}
 	since := time.Now()
-	ctx, cancel = context.WithDeadline(ctx, since.Add(r.patience()))
+	ctx, cancel = context.WithDeadline(ctx, since.Add(patience(r)))
 	defer cancel()
 	for _, p := range pairs {
 		took, err := p.ours.end().after(ctx, since)
 		beside, also := p.peer.end().after(ctx, since)
-		r.note(measured("until it is known to be dead", "s", took, idleDeath()).
-			beside(goDefaults, beside).over(p.over, "").said(err, also))
+		r.Note(measured("until it is known to be dead", "s", took, idleDeath()).
+			Beside(goDefaults, beside).At(p.over, "").Said(err, also))
 	}
 	return nil
 }

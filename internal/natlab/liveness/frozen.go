@@ -36,7 +36,7 @@ type freezer struct {
 // frozen stops a process that has connections parked, for longer than the path
 // remembers them. Its kernel goes on, and with it the probes; without probes it
 // is as in a machine that is frozen as a whole.
-func frozen(r *report) (err error) {
+func frozen(r *work.Report) (err error) {
 	st, err := open(natlab.Config{Path: roomy(), Servers: 8})
 	if err != nil {
 		return err
@@ -67,14 +67,14 @@ func frozen(r *report) (err error) {
 		return err
 	}
 	for _, m := range found {
-		r.note(m)
+		r.Note(m)
 	}
 	return nil
 }
 
 // freeze lets the process that dials ln park its connections, stops it for a
 // while, and returns what it has measured then.
-func (st *stage) freeze(ctx context.Context, ln net.Listener) (found []Measurement, err error) {
+func (st *stage) freeze(ctx context.Context, ln net.Listener) (found []work.Measurement, err error) {
 	c, err := ln.Accept()
 	if err != nil {
 		return nil, err
@@ -154,14 +154,14 @@ func parkAndUse(from io.Reader, to io.Writer) error {
 	if err := orders.Decode(&struct{}{}); err != nil { // it is over
 		return err
 	}
-	var found []Measurement
+	var found []work.Measurement
 	for _, w := range probed {
 		w.use(ctx, frozenConns, answerDue)
-		found = append(found, w.failed(tuned).over(w.over, "probes go on"))
+		found = append(found, w.failed(tuned).At(w.over, "probes go on"))
 	}
 	for _, w := range silent {
 		w.use(ctx, frozenConns, answerDue)
-		found = append(found, w.failed(tunedSilent).over(w.over, "no probes"), w.stale().over(w.over, "no probes"))
+		found = append(found, w.failed(tunedSilent).At(w.over, "no probes"), w.stale().At(w.over, "no probes"))
 	}
 	return json.NewEncoder(to).Encode(found)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -24,7 +25,7 @@ var truths = []time.Duration{2 * time.Second, 3 * time.Second, 5 * time.Second}
 
 // learned lets connections that are about to be closed teach what three paths
 // remember, all of them less than natwise was told.
-func learned(r *report) error {
+func learned(r *work.Report) error {
 	errs := make([]error, len(truths))
 	var all sync.WaitGroup
 	for i, truth := range truths {
@@ -34,7 +35,7 @@ func learned(r *report) error {
 	return errors.Join(errs...)
 }
 
-func learn(r *report, truth time.Duration) (err error) {
+func learn(r *work.Report, truth time.Duration) (err error) {
 	path := roomy()
 	path.Idle = truth
 	st, err := open(natlab.Config{Path: path})
@@ -61,13 +62,13 @@ func learn(r *report, truth time.Duration) (err error) {
 		}
 	}
 	use, found := fmt.Sprintf("forgets after %v", truth), p.known()
-	m := measured("what it may be, of its longest", "", ratio(float64(found.Hi-found.Lo), float64(found.Hi)), bracketBound)
+	m := measured("what it may be, of its longest", "", work.Ratio(float64(found.Hi-found.Lo), float64(found.Hi)), bracketBound)
 	if found.Lo > truth || found.Hi < truth {
-		m.miss("the learner found %v to %v", found.Lo, found.Hi)
+		m.Miss("the learner found %v to %v", found.Lo, found.Hi)
 	}
-	r.note(m.over("", use))
-	r.note(measured("intervals used that were not proved", "", number(p.unproved), 0).over("", use))
-	r.note(told("until it was learned", "s", seconds(time.Since(began))).over("", use))
+	r.Note(m.At("", use))
+	r.Note(measured("intervals used that were not proved", "", work.Number(p.unproved), 0).At("", use))
+	r.Note(work.Told("until it was learned", "s", work.Seconds(time.Since(began))).At("", use))
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/natwise/natwise/httpx"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/pool"
 	"github.com/natwise/natwise/pool/conns"
 )
@@ -27,18 +28,18 @@ const (
 
 // lyingProxy acknowledges everything, hands on nothing, and after 19 s sends a
 // FIN.
-func lyingProxy(r *report) (err error) {
+func lyingProxy(r *work.Report) (err error) {
 	st, err := open(natlab.Config{Servers: 6})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), r.patience())
+	ctx, cancel := context.WithTimeout(context.Background(), patience(r))
 	defer cancel()
 
 	var all sync.WaitGroup
 	errs := make(chan error, 5)
-	play := func(f func(ctx context.Context, r *report, over string, first int) error, over string, first int) {
+	play := func(f func(ctx context.Context, r *work.Report, over string, first int) error, over string, first int) {
 		all.Go(func() { errs <- f(ctx, r, over, first) })
 	}
 	for _, over := range []string{plain, overTLS} { // at ports of their own
@@ -66,7 +67,7 @@ func (st *stage) beaten(over string) conns.Config {
 
 // heartbeats has connections lied to that are parked and asked now and then.
 // Beside them somebody waits for an answer, without a deadline.
-func (st *stage) heartbeats(ctx context.Context, r *report, over string, first int) error {
+func (st *stage) heartbeats(ctx context.Context, r *work.Report, over string, first int) error {
 	known := newFate()
 	var closed atomic.Int32
 	cfg := st.beaten(over)
@@ -104,15 +105,15 @@ func (st *stage) heartbeats(ctx context.Context, r *report, over string, first i
 	again, _, err := untilAnswered(ctx, c)
 	theirs, also := other.end().after(ctx, since)
 	const use = "parked, asked every 2 s"
-	r.note(measured("until all that are lied to are dropped", "s", took, float64(heartbeatBound)).
-		beside("http.Transport, waiting", theirs).over(over, use).said(why, also))
-	r.note(measured("from the end of the lie to an answer", "s", again, recoverBound).over(over, use).said(err, nil))
+	r.Note(measured("until all that are lied to are dropped", "s", took, float64(heartbeatBound)).
+		Beside("http.Transport, waiting", theirs).At(over, use).Said(why, also))
+	r.Note(measured("from the end of the lie to an answer", "s", again, recoverBound).At(over, use).Said(err, nil))
 	return nil
 }
 
 // deadlines has connections lied to that are used, with a deadline for each
 // answer. The lie is over when the first is missed.
-func (st *stage) deadlines(ctx context.Context, r *report, over string, first int) error {
+func (st *stage) deadlines(ctx context.Context, r *work.Report, over string, first int) error {
 	var crowds [2]crowd
 	if over == http2 {
 		tr := transport(nil, st.tls)
@@ -124,7 +125,7 @@ func (st *stage) deadlines(ctx context.Context, r *report, over string, first in
 	tr := transport(st.dialAsGo, st.tls)
 	tr.ForceAttemptHTTP2 = over == http2
 	crowds[peer] = transported(tr, st.Server(first+1), asHTTP[over])
-	var took [2]Reading
+	var took [2]work.Reading
 	var missed [2]int
 	var errs, fatal [2]error
 	var all sync.WaitGroup
@@ -139,16 +140,16 @@ func (st *stage) deadlines(ctx context.Context, r *report, over string, first in
 		return err
 	}
 	const use = "an answer due in 2 s"
-	r.note(measured("from the end of the lie to an answer", "s", took[ours], recoverBound).
-		beside(tuned, took[peer]).over(over, use).said(errs[ours], errs[peer]))
-	r.note(measured("requests failed", "", number(missed[ours]), missBound).
-		beside(tuned, number(missed[peer])).over(over, use))
+	r.Note(measured("from the end of the lie to an answer", "s", took[ours], recoverBound).
+		Beside(tuned, took[peer]).At(over, use).Said(errs[ours], errs[peer]))
+	r.Note(measured("requests failed", "", work.Number(missed[ours]), missBound).
+		Beside(tuned, work.Number(missed[peer])).At(over, use))
 	return nil
 }
 
 // betray lies to a crowd until a request has failed, and returns how long after
 // that the next answer comes, and how many requests have failed.
-func (st *stage) betray(ctx context.Context, c crowd, server int) (took Reading, missed int, why, err error) {
+func (st *stage) betray(ctx context.Context, c crowd, server int) (took work.Reading, missed int, why, err error) {
 	liar, err := st.Proxy(at(st.Server(server), c.over))
 	if err != nil {
 		return took, 0, nil, err
@@ -171,15 +172,15 @@ var errAnswered = errors.New("answered")
 
 // untilAnswered asks again and again, and returns how long it took until an
 // answer came, how many requests failed before, and why the last of them did.
-func untilAnswered(ctx context.Context, c crowd) (took Reading, failed int, why error) {
+func untilAnswered(ctx context.Context, c crowd) (took work.Reading, failed int, why error) {
 	since := time.Now()
 	repeat(ctx, func() error {
 		err := c.once(ctx)
 		if err == nil {
-			took = seconds(time.Since(since))
+			took = work.Seconds(time.Since(since))
 			return errAnswered
 		}
-		took, failed, why = moreThan(time.Since(since)), failed+1, err
+		took, failed, why = work.MoreThan(time.Since(since)), failed+1, err
 		return nil
 	})
 	return took, failed, why

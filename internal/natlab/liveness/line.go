@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/natwise/natwise/internal/natlab/work"
 )
 
 // A line is one connection to the origin, over which one request goes at a time.
@@ -77,18 +79,18 @@ func (f *fate) is(err error) {
 
 // after waits for the fate until ctx is done, and returns how long after an
 // instant it came.
-func (f *fate) after(ctx context.Context, since time.Time) (Reading, error) {
+func (f *fate) after(ctx context.Context, since time.Time) (work.Reading, error) {
 	select {
 	case <-f.over:
-		return seconds(f.at.Sub(since)), f.err
+		return work.Seconds(f.at.Sub(since)), f.err
 	case <-ctx.Done():
 	}
 	select {
 	case <-f.over: // the last moment counts
-		return seconds(f.at.Sub(since)), f.err
+		return work.Seconds(f.at.Sub(since)), f.err
 	default:
 	}
-	return moreThan(time.Since(since)), nil
+	return work.MoreThan(time.Since(since)), nil
 }
 
 // A stream is a line without HTTP. Somebody always reads it, as protocols do that

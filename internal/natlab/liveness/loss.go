@@ -10,6 +10,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 )
 
 const (
@@ -22,14 +23,14 @@ const (
 // loss asks on a path that loses a share of the packets each way, and sees how
 // often that is taken for a black hole. At most most of the requests may raise
 // a suspicion.
-func loss(share, most float64) func(r *report) error {
-	return func(r *report) (err error) {
+func loss(share, most float64) func(r *work.Report) error {
+	return func(r *work.Report) (err error) {
 		st, err := open(natlab.Config{Path: roomy(), Servers: len(three)})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, st.close()) }()
-		ctx, cancel := context.WithTimeout(context.Background(), r.lossy()+lossyDue)
+		ctx, cancel := context.WithTimeout(context.Background(), lossy(r)+lossyDue)
 		defer cancel()
 		var lines []line
 		for i, over := range three {
@@ -44,17 +45,17 @@ func loss(share, most float64) func(r *report) error {
 		if err := st.Lose(share); err != nil {
 			return err
 		}
-		asked, failed, why := askAll(ctx, lines, time.Now().Add(r.lossy()))
+		asked, failed, why := askAll(ctx, lines, time.Now().Add(lossy(r)))
 		use := fmt.Sprintf("%d requests", asked)
-		r.note(measured("suspicions a request", "", ratio(float64(st.heard.count(dialer.Suspected)), float64(asked)), most).
-			over("all three", use))
-		r.note(told("requests failed", "", number(failed)).over("all three", use).said(why, nil))
+		r.Note(measured("suspicions a request", "", work.Ratio(float64(st.heard.count(dialer.Suspected)), float64(asked)), most).
+			At("all three", use))
+		r.Note(work.Told("requests failed", "", work.Number(failed)).At("all three", use).Said(why, nil))
 		return nil
 	}
 }
 
-func (r *report) lossy() time.Duration {
-	if r.full {
+func lossy(r *work.Report) time.Duration {
+	if r.Full {
 		return 4 * lossyTime
 	}
 	return lossyTime

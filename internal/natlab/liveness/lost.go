@@ -16,7 +16,7 @@ const inARow = 2
 
 // lostProbes loses two packets in a row that the client sends after a silence:
 // keepalive probes, or what HTTP/2 has in their place.
-func lostProbes(r *report) (err error) {
+func lostProbes(r *work.Report) (err error) {
 	overs := []string{plain, overTLS, http1, http2}
 	st, err := open(natlab.Config{Servers: 2 * len(overs)})
 	if err != nil {
@@ -64,12 +64,12 @@ func lostProbes(r *report) (err error) {
 		if v.err = errors.Join(v.err, v.ask(ctx)); v.err != nil {
 			failed = 1
 		}
-		r.note(measured("requests failed", "", number(failed), 0).over(v.over, use).said(v.err, nil))
-		m := measured("connections lost", "", number(st.lost(v)), 0).over(v.over, use)
+		r.Note(measured("requests failed", "", work.Number(failed), 0).At(v.over, use).Said(v.err, nil))
+		m := measured("connections lost", "", work.Number(st.lost(v)), 0).At(v.over, use)
 		if lost := counts[v.count] - counts[v.count+"_passed"]; lost != inARow {
-			m.miss("%d packets were lost and not %d", lost, inARow)
+			m.Miss("%d packets were lost and not %d", lost, inARow)
 		}
-		r.note(m)
+		r.Note(m)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 )
 
 // What is asked after an outage.
@@ -16,20 +17,20 @@ const (
 	synsASec  = 1.0 // on average, while a path is down
 )
 
-func outage(lasts time.Duration) func(r *report) error {
-	return func(r *report) error { return down(r, lasts) }
+func outage(lasts time.Duration) func(r *work.Report) error {
+	return func(r *work.Report) error { return down(r, lasts) }
 }
 
 // down takes the whole path away while one request is outstanding on each line.
 // Who waits for longer between two retransmissions than the path remembers, as Go's
 // defaults do after half a minute, finds its flow forgotten when the path is back.
-func down(r *report, lasts time.Duration) (err error) {
+func down(r *work.Report, lasts time.Duration) (err error) {
 	st, err := open(natlab.Config{Servers: 2 * len(three)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	ctx, cancel := context.WithTimeout(context.Background(), lasts+r.patience()+20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), lasts+patience(r)+20*time.Second)
 	defer cancel()
 	pairs, err := st.pairs(ctx, three, 0)
 	if err != nil {
@@ -61,26 +62,26 @@ func down(r *report, lasts time.Duration) (err error) {
 		return err
 	}
 	since := time.Now()
-	limit, stop := context.WithDeadline(ctx, since.Add(r.patience()-lasts))
+	limit, stop := context.WithDeadline(ctx, since.Add(patience(r)-lasts))
 	defer stop()
 	for _, p := range pairs {
 		took, failed := answered[p.ours].answer(limit, since)
 		beside, also := answered[p.peer].answer(limit, since)
-		r.note(measured("from the heal to the answer", "s", took, healBound).
-			beside(goDefaults, beside).over(p.over, "").said(failed, also))
-		r.note(measured("connections lost", "", number(st.lost(p.ours)), 0).
-			beside(goDefaults, number(st.lost(p.peer))).over(p.over, ""))
-		r.note(measured("SYNs meanwhile", "", number(syns["ours_"+p.over]), synsASec*lasts.Seconds()).
-			beside(goDefaults, number(syns["peer_"+p.over])).over(p.over, ""))
+		r.Note(measured("from the heal to the answer", "s", took, healBound).
+			Beside(goDefaults, beside).At(p.over, "").Said(failed, also))
+		r.Note(measured("connections lost", "", work.Number(st.lost(p.ours)), 0).
+			Beside(goDefaults, work.Number(st.lost(p.peer))).At(p.over, ""))
+		r.Note(measured("SYNs meanwhile", "", work.Number(syns["ours_"+p.over]), synsASec*lasts.Seconds()).
+			Beside(goDefaults, work.Number(syns["peer_"+p.over])).At(p.over, ""))
 	}
 	return nil
 }
 
 // answer is after, where only an answer counts: a failure is none.
-func (f *fate) answer(ctx context.Context, since time.Time) (Reading, error) {
+func (f *fate) answer(ctx context.Context, since time.Time) (work.Reading, error) {
 	v, err := f.after(ctx, since)
 	if err != nil {
-		v = moreThan(time.Since(since))
+		v = work.MoreThan(time.Since(since))
 	}
 	return v, err
 }

@@ -29,8 +29,8 @@ const (
 )
 
 // parked is how many connections are, and for how long.
-func (r *report) parked() (n int, lasts time.Duration) {
-	if r.full {
+func parked(r *work.Report) (n int, lasts time.Duration) {
+	if r.Full {
 		return 1000, 2 * time.Minute
 	}
 	return 200, 40 * time.Second
@@ -44,18 +44,18 @@ func roomy() netpath.Profile {
 }
 
 // kept parks connections for longer than the path remembers.
-func kept(r *report) error { return park(r, keepalive.Plan{}) }
+func kept(r *work.Report) error { return park(r, keepalive.Plan{}) }
 
 // retired does so without probes.
-func retired(r *report) error { return park(r, keepalive.Plan{Idle: -1}) }
+func retired(r *work.Report) error { return park(r, keepalive.Plan{Idle: -1}) }
 
 // crowded is held by who has thousands of connections: twice as many are more
 // files than a process may have open on many machines.
 var crowded sync.Mutex
 
 // park parks connections, and then uses all of them at once.
-func park(r *report, plan keepalive.Plan) (err error) {
-	if r.full {
+func park(r *work.Report, plan keepalive.Plan) (err error) {
+	if r.Full {
 		crowded.Lock()
 		defer crowded.Unlock()
 	}
@@ -65,7 +65,7 @@ func park(r *report, plan keepalive.Plan) (err error) {
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
 	st.dialer.Plan = plan
-	n, lasts := r.parked()
+	n, lasts := parked(r)
 	ctx, cancel := context.WithTimeout(context.Background(), lasts+time.Minute)
 	defer cancel()
 	dial := st.dialAsGo
@@ -95,14 +95,14 @@ func park(r *report, plan keepalive.Plan) (err error) {
 	each(rows, func(w *row) { w.use(ctx, n, answerDue) })
 	for i, w := range rows {
 		if plan.Idle < 0 {
-			r.note(w.failed(tunedSilent))
-			r.note(w.stale())
+			r.Note(w.failed(tunedSilent))
+			r.Note(w.stale())
 			continue
 		}
-		r.note(w.failed(tuned))
-		r.note(w.measured("connections lost", 0, tuned, func(s side) Reading { return number(n - again(w.before[s], w.after[s])) }))
-		r.note(w.measured("packets for each connection and T/4", probesBound, tuned, func(s side) Reading {
-			return ratio(float64(packets[fmt.Sprint("server", 2*i+int(s))]), float64(n)*quarters)
+		r.Note(w.failed(tuned))
+		r.Note(w.measured("connections lost", 0, tuned, func(s side) work.Reading { return work.Number(n - again(w.before[s], w.after[s])) }))
+		r.Note(w.measured("packets for each connection and T/4", probesBound, tuned, func(s side) work.Reading {
+			return work.Ratio(float64(packets[fmt.Sprint("server", 2*i+int(s))]), float64(n)*quarters)
 		}))
 	}
 	return nil
@@ -164,16 +164,16 @@ func (w *row) close() {
 }
 
 // measured makes a Measurement of what of tells of each side.
-func (w *row) measured(figure string, bound float64, against string, of func(side) Reading) Measurement {
-	return measured(figure, "", of(ours), bound).beside(against, of(peer)).over(w.over, "").
-		said(w.after[ours].err, w.after[peer].err)
+func (w *row) measured(figure string, bound float64, against string, of func(side) work.Reading) work.Measurement {
+	return measured(figure, "", of(ours), bound).Beside(against, of(peer)).At(w.over, "").
+		Said(w.after[ours].err, w.after[peer].err)
 }
 
-func (w *row) failed(against string) Measurement {
-	return w.measured("requests failed", 0, against, func(s side) Reading { return number(w.after[s].failed) })
+func (w *row) failed(against string) work.Measurement {
+	return w.measured("requests failed", 0, against, func(s side) work.Reading { return work.Number(w.after[s].failed) })
 }
 
 // stale is for connections that the path has forgotten.
-func (w *row) stale() Measurement {
-	return w.measured("stale ones lent", 0, tunedSilent, func(s side) Reading { return number(again(w.before[s], w.after[s])) })
+func (w *row) stale() work.Measurement {
+	return w.measured("stale ones lent", 0, tunedSilent, func(s side) work.Reading { return work.Number(again(w.before[s], w.after[s])) })
 }

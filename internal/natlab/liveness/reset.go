@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/pool"
 	"github.com/natwise/natwise/pool/conns"
 )
@@ -19,7 +20,7 @@ const (
 )
 
 // resetOnIdle resets connections that are parked.
-func resetOnIdle(r *report) (err error) {
+func resetOnIdle(r *work.Report) (err error) {
 	st, err := open(natlab.Config{Path: roomy()})
 	if err != nil {
 		return err
@@ -40,11 +41,11 @@ func resetOnIdle(r *report) (err error) {
 			name string
 			of   float64
 		}{{"median", 0.5}, {"worst", 1}} {
-			r.note(measured("from the RST until it is dropped, "+q.name, "ms", own.took(q.of), resetBound).
-				beside(tuned, other.took(q.of)).over(over, ""))
+			r.Note(measured("from the RST until it is dropped, "+q.name, "ms", own.took(q.of), resetBound).
+				Beside(tuned, other.took(q.of)).At(over, ""))
 		}
-		r.note(measured("requests failed at that moment", "", number(own.failed), 0).
-			beside(tuned, number(other.failed)).over(over, "").said(own.err, other.err))
+		r.Note(measured("requests failed at that moment", "", work.Number(own.failed), 0).
+			Beside(tuned, work.Number(other.failed)).At(over, "").Said(own.err, other.err))
 	}
 	return nil
 }
@@ -65,7 +66,7 @@ type wreck struct {
 	err     error
 }
 
-func (w wreck) took(q float64) Reading {
+func (w wreck) took(q float64) work.Reading {
 	d := w.dropped[int(q*float64(len(w.dropped)))-1]
 	if d >= never {
 		v := milliseconds(never)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 	"github.com/natwise/natwise/keepalive"
 )
 
@@ -18,7 +19,7 @@ const (
 )
 
 // shorterPath forgets sooner than natwise was told.
-func shorterPath(r *report) (err error) {
+func shorterPath(r *work.Report) (err error) {
 	path := roomy()
 	path.Idle = reallyIdle
 	st, err := open(natlab.Config{Path: path, Servers: 8})
@@ -44,19 +45,19 @@ func shorterPath(r *report) (err error) {
 	time.Sleep(shorterPause)
 	each(rows, func(w *row) { w.use(ctx, shorterConns, shorterDue) })
 	for _, w := range probed {
-		r.note(w.failed(tuned).over(w.over, "probes go on"))
+		r.Note(w.failed(tuned).At(w.over, "probes go on"))
 	}
 	for _, w := range silent {
-		m := w.measured("the slowest request, which fails", deadBound, tunedSilent, func(s side) Reading { return w.after[s].slowest() })
+		m := w.measured("the slowest request, which fails", deadBound, tunedSilent, func(s side) work.Reading { return w.after[s].slowest() })
 		m.Unit = "s"
 		if w.after[ours].failed == 0 {
-			m.miss("none failed: nothing was forgotten")
+			m.Miss("none failed: nothing was forgotten")
 		}
-		r.note(m.over(w.over, "no probes"))
+		r.Note(m.At(w.over, "no probes"))
 	}
 	each(silent, func(w *row) { w.use(ctx, shorterConns, shorterDue) })
 	for _, w := range silent {
-		r.note(w.failed(tunedSilent).over(w.over, "no probes, then once more"))
+		r.Note(w.failed(tunedSilent).At(w.over, "no probes, then once more"))
 	}
 	return nil
 }

@@ -180,13 +180,13 @@ func (j *journal) hear(e dialer.Event) {
 }
 
 // first returns how long after an instant the first event of a kind came.
-func (j *journal) first(kind dialer.EventKind, local netip.AddrPort, since time.Time) Reading {
+func (j *journal) first(kind dialer.EventKind, local netip.AddrPort, since time.Time) work.Reading {
 	for _, e := range j.of(kind, local) {
 		if e.at.After(since) {
-			return seconds(e.at.Sub(since))
+			return work.Seconds(e.at.Sub(since))
 		}
 	}
-	return moreThan(time.Since(since))
+	return work.MoreThan(time.Since(since))
 }
 
 // count is how many events of a kind there were.

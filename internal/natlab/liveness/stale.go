@@ -26,7 +26,7 @@ const (
 // their servers still hold the old connections, and new ones hang on them. Who has
 // kept its connections, or ended them in time, has left none. net/http ends them
 // too late here: nobody has told it how long the path remembers.
-func staleServers(r *report) (err error) {
+func staleServers(r *work.Report) (err error) {
 	st, err := open(natlab.Config{Reuse: true, Servers: 8})
 	if err != nil {
 		return err
@@ -60,12 +60,12 @@ func staleServers(r *report) (err error) {
 	time.Sleep(work.Path().Idle + stalePause)
 	each(rows, func(w *row) { w.use(ctx, staleAsked, staleDue) })
 	for i, w := range rows {
-		slowest := w.measured("the slowest request", staleLimit.Seconds(), tunedLate, func(s side) Reading { return w.after[s].slowest() })
+		slowest := w.measured("the slowest request", staleLimit.Seconds(), tunedLate, func(s side) work.Reading { return w.after[s].slowest() })
 		slowest.Unit = "s"
-		r.note(slowest.over(w.over, uses[i]))
-		r.note(w.measured("requests over 1.5 s", 0, tunedLate, func(s side) Reading { return number(w.after[s].beyond(staleLimit)) }).
-			over(w.over, uses[i]))
-		r.note(w.failed(tunedLate).over(w.over, uses[i]))
+		r.Note(slowest.At(w.over, uses[i]))
+		r.Note(w.measured("requests over 1.5 s", 0, tunedLate, func(s side) work.Reading { return work.Number(w.after[s].beyond(staleLimit)) }).
+			At(w.over, uses[i]))
+		r.Note(w.failed(tunedLate).At(w.over, uses[i]))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/natlab/work"
 )
 
 const (
@@ -17,14 +18,14 @@ const (
 )
 
 // zeroWindow writes to a server that does not read for 30 s.
-func zeroWindow(r *report) (err error) {
+func zeroWindow(r *work.Report) (err error) {
 	st, err := open(natlab.Config{Servers: 2 * len(three)})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
 	st.origin.delay, st.origin.window = shutFor, windowSize
-	ctx, cancel := context.WithTimeout(context.Background(), shutFor+r.patience())
+	ctx, cancel := context.WithTimeout(context.Background(), shutFor+patience(r))
 	defer cancel()
 	pairs, err := st.pairs(ctx, three, 0)
 	if err != nil {
@@ -38,15 +39,15 @@ func zeroWindow(r *report) (err error) {
 	}
 	all.Wait()
 	for i, p := range pairs {
-		m := measured("bytes lost", "", number(int(uploadSize-own[i].came)), 0).
-			beside(goDefaults, number(int(uploadSize-others[i].came))).over(p.over, "").said(own[i].err, others[i].err)
+		m := measured("bytes lost", "", work.Number(int(uploadSize-own[i].came)), 0).
+			Beside(goDefaults, work.Number(int(uploadSize-others[i].came))).At(p.over, "").Said(own[i].err, others[i].err)
 		if own[i].err == nil && own[i].took < shutFor {
-			m.miss("the buffers took everything within %v", own[i].took)
+			m.Miss("the buffers took everything within %v", own[i].took)
 		}
-		r.note(m)
-		r.note(measured("connections lost", "", number(st.lost(p.ours)), 0).
-			beside(goDefaults, number(st.lost(p.peer))).over(p.over, ""))
-		r.note(measured("suspicions", "", number(len(st.heard.of(dialer.Suspected, p.ours.local()))), 0).over(p.over, ""))
+		r.Note(m)
+		r.Note(measured("connections lost", "", work.Number(st.lost(p.ours)), 0).
+			Beside(goDefaults, work.Number(st.lost(p.peer))).At(p.over, ""))
+		r.Note(measured("suspicions", "", work.Number(len(st.heard.of(dialer.Suspected, p.ours.local()))), 0).At(p.over, ""))
 	}
 	return nil
 }

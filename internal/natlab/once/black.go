@@ -27,17 +27,17 @@ const (
 )
 
 // black is of one protocol what package main says of it.
-func black(over string) func(r *report) error {
-	return func(r *report) error {
+func black(over string) func(r *work.Report) error {
+	return func(r *work.Report) error {
 		lasts := after
-		if r.full {
+		if r.Full {
 			lasts = longer
 		}
-		return r.blacken(over, lasts)
+		return blacken(r, over, lasts)
 	}
 }
 
-func (r *report) blacken(over string, lasts time.Duration) (err error) {
+func blacken(r *work.Report, over string, lasts time.Duration) (err error) {
 	st, err := open(work.Path().Idle, []string{over}, ours, byDefault, tuned)
 	if err != nil {
 		return err
@@ -63,11 +63,11 @@ func (r *report) blacken(over string, lasts time.Duration) (err error) {
 	all.Wait()
 	own := streams[0].between(forgotten, never)
 	for _, other := range streams[1:] {
-		r.noteLate(over, own, other.client.who, other.between(forgotten, never))
+		noteLate(r, over, own, other.client.who, other.between(forgotten, never))
 		own.causes = nil // they are told once
 	}
 	// A machine that is too busy to keep up before is no witness of what comes after.
-	r.note(told(over, "later by, p99, until then", "s", streams[0].between(begin, forgotten).quantile(0.99)))
+	r.Note(told(over, "later by, p99, until then", "s", streams[0].between(begin, forgotten).quantile(0.99)))
 	return nil
 }
 
@@ -131,7 +131,7 @@ func (s *stream) between(begin, end time.Time) lateness {
 		case a.over.Before(begin) || a.over.After(end):
 		case a.err != nil:
 			l.failed++
-			l.causes.add(a.err)
+			l.causes.Add(a.err)
 		default:
 			l.late = append(l.late, a.late)
 		}
@@ -144,18 +144,18 @@ func (s *stream) between(begin, end time.Time) lateness {
 type lateness struct {
 	late   []time.Duration // sorted
 	failed int
-	causes causes
+	causes work.Causes
 }
 
 func (l lateness) all() int { return len(l.late) + l.failed }
 
 // quantile returns the lateness that q of the requests do not exceed.
-func (l lateness) quantile(q float64) Reading {
+func (l lateness) quantile(q float64) work.Reading {
 	i := max(1, int(math.Ceil(q*float64(l.all())))) - 1
 	if i < len(l.late) {
-		return seconds(l.late[i])
+		return work.Seconds(l.late[i])
 	}
-	return Reading{deadline.Seconds(), true}
+	return work.Reading{Value: deadline.Seconds(), More: true}
 }
 
 // over returns how many requests were later than d, or failed.
@@ -165,11 +165,11 @@ func (l lateness) over(d time.Duration) int {
 }
 
 // noteLate notes what became of ours, and of a peer's.
-func (r *report) noteLate(over string, own lateness, peer string, other lateness) {
-	r.note(told(over, "requests answered later", "", number(own.all())).beside(peer, number(other.all())))
-	r.note(told(over, "failed", "", number(own.failed)).beside(peer, number(other.failed)).said(own.causes, other.causes).atMost(0))
-	r.note(told(over, "later by more than 1 s, or failed", "", number(own.over(time.Second))).beside(peer, number(other.over(time.Second))))
-	r.note(told(over, "later by, p99", "s", own.quantile(0.99)).beside(peer, other.quantile(0.99)))
-	r.note(told(over, "later by, p99.9", "s", own.quantile(0.999)).beside(peer, other.quantile(0.999)).atMost(lateBound))
-	r.note(told(over, "later by at most", "s", own.quantile(1)).beside(peer, other.quantile(1)))
+func noteLate(r *work.Report, over string, own lateness, peer string, other lateness) {
+	r.Note(told(over, "requests answered later", "", work.Number(own.all())).Beside(peer, work.Number(other.all())))
+	r.Note(told(over, "failed", "", work.Number(own.failed)).Beside(peer, work.Number(other.failed)).Said(own.causes.Err(), other.causes.Err()).AtMost(0))
+	r.Note(told(over, "later by more than 1 s, or failed", "", work.Number(own.over(time.Second))).Beside(peer, work.Number(other.over(time.Second))))
+	r.Note(told(over, "later by, p99", "s", own.quantile(0.99)).Beside(peer, other.quantile(0.99)))
+	r.Note(told(over, "later by, p99.9", "s", own.quantile(0.999)).Beside(peer, other.quantile(0.999)).AtMost(lateBound))
+	r.Note(told(over, "later by at most", "s", own.quantile(1)).Beside(peer, other.quantile(1)))
 }

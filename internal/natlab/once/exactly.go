@@ -8,13 +8,13 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/natlab/work"
 )
 
 const (
@@ -34,9 +34,9 @@ const (
 )
 
 // exactlyOnce is figure by figure what package main says of it.
-func exactlyOnce(r *report) (err error) {
+func exactlyOnce(r *work.Report) (err error) {
 	n, most := posts, postTime
-	if r.full {
+	if r.Full {
 		n, most = postsFull, fullTime
 	}
 	st, err := open(realIdle, three, ours, tuned)
@@ -51,11 +51,11 @@ func exactlyOnce(r *report) (err error) {
 	}
 	time.Sleep(late)
 	for i := 0; i < len(crowds); i += 2 {
-		r.notePosts(st.origin, crowds[i], crowds[i+1])
-		r.noteGets(crowds[i], crowds[i+1])
+		notePosts(r, st.origin, crowds[i], crowds[i+1])
+		noteGets(r, crowds[i], crowds[i+1])
 	}
-	r.note(told("", "the bodies of other requests", "", number(st.origin.wrong())).atMost(0))
-	r.noteFaults(toll, taken)
+	r.Note(work.Told("the bodies of other requests", "", work.Number(st.origin.wrong())).AtMost(0))
+	noteFaults(r, toll, taken)
 	return nil
 }
 
@@ -129,7 +129,7 @@ type post struct {
 type gets struct {
 	all, failed int
 	broken      int // answers that ended in the middle, which no client can mend
-	causes      causes
+	causes      work.Causes
 	slowest     time.Duration
 }
 
@@ -267,7 +267,7 @@ func (c *crowd) ask(life context.Context, method string) {
 		c.got.broken++
 	case err != nil:
 		c.got.failed++
-		c.got.causes.add(fmt.Errorf("%w, %v", err, &tries))
+		c.got.causes.Add(fmt.Errorf("%w, %v", err, &tries))
 	}
 }
 
@@ -311,12 +311,12 @@ type verdict struct {
 	broken   int // cannot have run, and were counted
 	strange  int // were answered with something else
 
-	causes map[fate]causes
+	causes map[fate]work.Causes
 }
 
 // weigh compares each request's fate with the origin's count of it.
 func weigh(sent []post, count func(i int) int) (v verdict) {
-	v.causes = make(map[fate]causes)
+	v.causes = make(map[fate]work.Causes)
 	for i, p := range sent {
 		n := count(i)
 		if n > 1 {
@@ -328,7 +328,7 @@ func weigh(sent []post, count func(i int) int) (v verdict) {
 		v.sent++
 		if p.err != nil {
 			of := v.causes[p.fate]
-			of.add(p.err)
+			of.Add(p.err)
 			v.causes[p.fate] = of
 		}
 		switch {
@@ -352,7 +352,7 @@ func weigh(sent []post, count func(i int) int) (v verdict) {
 }
 
 // notePosts notes what became of the POSTs of ours and of a peer.
-func (r *report) notePosts(o *origin, own, other *crowd) {
+func notePosts(r *work.Report, o *origin, own, other *crowd) {
 	v := weigh(own.sent, func(i int) int { return o.count(own.id(i)) })
 	p := weigh(other.sent, func(i int) int { return o.count(other.id(i)) })
 	over, peer := own.client.over, other.client.who
@@ -372,39 +372,45 @@ func (r *report) notePosts(o *origin, own, other *crowd) {
 		{"failed, cannot have run, did", v.broken, p.broken, answered, true},
 		{"answered with something else", v.strange, p.strange, strange, true},
 	} {
-		m := told(over, f.figure, "", number(f.own)).beside(peer, number(f.other)).said(v.causes[f.of], p.causes[f.of])
+		m := told(over, f.figure, "", work.Number(f.own)).Beside(peer, work.Number(f.other)).Said(v.causes[f.of].Err(), p.causes[f.of].Err())
 		if f.asked {
-			m = m.atMost(0)
+			m = m.AtMost(0)
 		}
 		if want := len(own.sent); f.figure == "POSTs" && f.own < want {
-			m.miss("%d were to be sent, and time was over", want)
+			m.Miss("%d were to be sent, and time was over", want)
 		}
-		r.note(m)
+		r.Note(m)
 	}
 }
 
 // noteGets notes what became of the GETs and HEADs.
-func (r *report) noteGets(own, other *crowd) {
+func noteGets(r *work.Report, own, other *crowd) {
 	over, peer := own.client.over, other.client.who
-	r.note(told(over, "GETs and HEADs", "", number(own.got.all)).beside(peer, number(other.got.all)))
-	r.note(told(over, "GETs and HEADs that failed", "", number(own.got.failed)).beside(peer, number(other.got.failed)).
-		said(own.got.causes, other.got.causes).atMost(0))
-	r.note(told(over, "GETs and HEADs whose answer ended in the middle", "", number(own.got.broken)).beside(peer, number(other.got.broken)))
-	r.note(told(over, "the slowest GET or HEAD", "s", seconds(own.got.slowest)).beside(peer, seconds(other.got.slowest)))
+	r.Note(told(over, "GETs and HEADs", "", work.Number(own.got.all)).Beside(peer, work.Number(other.got.all)))
+	r.Note(told(over, "GETs and HEADs that failed", "", work.Number(own.got.failed)).Beside(peer, work.Number(other.got.failed)).
+		Said(own.got.causes.Err(), other.got.causes.Err()).AtMost(0))
+	r.Note(told(over, "GETs and HEADs whose answer ended in the middle", "", work.Number(own.got.broken)).Beside(peer, work.Number(other.got.broken)))
+	r.Note(told(over, "the slowest GET or HEAD", "s", work.Seconds(own.got.slowest)).Beside(peer, work.Seconds(other.got.slowest)))
 }
 
 // noteFaults notes how often what struck. What never did has proved nothing.
-func (r *report) noteFaults(t toll, took time.Duration) {
-	for k, name := range map[kind]string{
-		forget: "flows forgotten by the gateway", sever: "flows reset by the gateway", reset: "flows reset by the origin",
-		killRST: "the origin killed, RST", killFIN: "the origin killed, FIN", vanish: "the origin killed, without a word",
+func noteFaults(r *work.Report, t toll, took time.Duration) {
+	for _, f := range []struct {
+		figure string
+		kind   kind
+	}{
+		{"flows forgotten by the gateway", forget},
+		{"flows reset by the gateway", sever},
+		{"flows reset by the origin", reset},
+		{"the origin killed, FIN", killFIN},
+		{"the origin killed, RST", killRST},
+		{"the origin killed, without a word", vanish},
 	} {
-		m := told("", name, "", number(t[k]))
-		if t[k] == 0 && took >= round {
-			m.miss("there was none")
+		m := work.Told(f.figure, "", work.Number(t[f.kind]))
+		if t[f.kind] == 0 && took >= round {
+			m.Miss("there was none")
 		}
-		r.note(m)
+		r.Note(m)
 	}
-	slices.SortStableFunc(r.measurements[len(r.measurements)-int(restart):], func(a, b Measurement) int { return strings.Compare(a.Figure, b.Figure) })
-	r.note(told("", "it took", "s", seconds(took)))
+	r.Note(work.Told("it took", "s", work.Seconds(took)))
 }

@@ -1,6 +1,9 @@
 // Package work is what the measuring mains of the kernel lab do to a NAT: the
 // scenarios, an origin server, and the clients that are compared.
 //
+// A Command is such a main whose scenarios have figures of their own: it plays Acts, and
+// prints what they Note.
+//
 // A Stage is a fresh lab with one kind of client in it, so that the ports which
 // one client leaves behind are not met by the next.
 package work

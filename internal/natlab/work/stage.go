@@ -82,9 +82,12 @@ func (st *Stage) natwise() *http.Client {
 	}}
 }
 
+// Answer is the body of every answer of the origin's.
+const Answer = "Here you are.\n"
+
 // origin answers after Service.
 func origin(closes bool) http.HandlerFunc {
-	body := []byte("Here you are.\n")
+	body := []byte(Answer)
 	return func(w http.ResponseWriter, r *http.Request) {
 		t := time.NewTimer(Service)
 		defer t.Stop()
