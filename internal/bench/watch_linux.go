@@ -42,13 +42,13 @@ type event struct {
 // play has w watch all connections, of which the server ends so many by FIN and
 // as many by RST, and opens those again.
 func (c *crowd) play(w way, events int) (t turn, err error) {
-	goroutines := runtime.NumGoroutine()
 	told := make(chan event, len(c.near)) // has room for all: whoever tells does not wait
 	tell := make([]func(), len(c.near))   // the caller's, whatever the way: made before
 	for i := range tell {
 		tell[i] = func() { told <- event{i, time.Now()} }
 	}
 	bare := inUse()
+	goroutines := runtime.NumGoroutine() // after the garbage collector: what was before has ended
 	w.adopt(c.near)
 	before := inUse()
 	for i := range tell {
