@@ -75,6 +75,8 @@ const (
 	defaultDrain      = 5 * time.Second
 	defaultStatements = 32
 
+	never = time.Duration(1<<63 - 1)
+
 	// pingTimeout is how long a heartbeat's answer may take.
 	pingTimeout = 5 * time.Second
 

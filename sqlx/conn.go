@@ -183,10 +183,14 @@ func (c *conn) beat(ctx context.Context) error {
 	if _, err := c.unpark(); err != nil {
 		return ofOne(err)
 	}
-	if p, ok := c.inner.(driver.Pinger); ok {
+	p, ok := c.inner.(driver.Pinger)
+	switch {
+	case ok:
 		if err := c.ping(ctx, p); err != nil {
 			return err
 		}
+	case c.of.shaken.Load():
+		return errUnasked // others were lost, and this one cannot prove anything
 	}
 	if c.wire != nil && c.wire.flow != nil && !c.wire.flow.ParkAgain(c.turn) {
 		return errUnused

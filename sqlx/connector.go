@@ -28,7 +28,9 @@ type Connector struct {
 	last    atomic.Pointer[target] // what was dialed last with success
 	misses  atomic.Int64           // heartbeats that got no answer, since one has
 	uses    uses
-	epoch   time.Time // clock counts from here
+	shaken  atomic.Bool   // a connection was lost, and none was opened since
+	trial   chan struct{} // has room for one opening, while shaken
+	epoch   time.Time     // clock counts from here
 }
 
 var (
@@ -47,7 +49,7 @@ func NewConnector(c driver.Connector, cfg Config) *Connector {
 	if err := cfg.Validate(); err != nil {
 		panic(err.Error())
 	}
-	n := &Connector{inner: c, cfg: cfg, dialer: cfg.Dialer, epoch: time.Now()}
+	n := &Connector{inner: c, cfg: cfg, dialer: cfg.Dialer, trial: make(chan struct{}, 1), epoch: time.Now()}
 	if n.dialer == nil {
 		n.dialer = DefaultDialer
 	}
@@ -81,11 +83,12 @@ func (n *Connector) config() pool.Config[*conn] {
 		LeakAfter:    n.cfg.LeakAfter,
 		Observe:      n.observe,
 	}
-	if every := n.cfg.heartbeat(base.Path()); every > 0 {
-		cfg.Beat, cfg.BeatEvery = n.beat, every
+	every := n.cfg.heartbeat(base.Path())
+	if cfg.Beat, cfg.BeatEvery = n.beat, every; every == 0 {
+		cfg.BeatEvery = never // only those that are doubted are asked
 	}
 	if !n.cfg.Unbooked {
-		cfg.MaxIdle = base.MaxIdleBeaten(cfg.MaxIdle, cfg.BeatEvery)
+		cfg.MaxIdle = base.MaxIdleBeaten(cfg.MaxIdle, every)
 	}
 	return cfg
 }
@@ -107,6 +110,7 @@ func (n *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 		if err = c.lend(ctx, l); err == nil {
 			return c.seenBySQL(), nil
 		}
+		n.shake(err)
 		l.Discard(err)
 	}
 }
@@ -146,30 +150,49 @@ func (n *Connector) Reclaim() bool { return n.pool.Reclaim() }
 // where the driver dials.
 type permit struct {
 	of       *Connector
+	trial    bool // none else is opened meanwhile
 	reserved *dialer.Reservation
 	where    target
 }
 
-// ask waits for a port to where the driver has dialed last. Where that fails, the driver
-// may know another host.
+// ask waits until one more connection may be opened: for the one that shows that the
+// server is still there, where others were lost, and for a port.
 func (n *Connector) ask(ctx context.Context) (pool.Permit[*conn], error) {
 	p := permit{of: n}
+	if p.trial = n.shaken.Load(); p.trial {
+		select {
+		case n.trial <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	if err := p.reserve(ctx); err != nil {
+		p.Release()
+		return nil, err
+	}
+	return p, nil
+}
+
+// reserve waits for a port to where the driver has dialed last. Where that fails, the
+// driver may know another host.
+func (p *permit) reserve(ctx context.Context) error {
+	n := p.of
 	last := n.last.Load()
 	if last == nil {
-		return p, nil
+		return nil
 	}
 	base := n.dialer.base()
 	if base.Trouble(ctx, last.network, last.address) != nil {
-		return p, nil
+		return nil
 	}
 	r, err := base.Reserve(dialer.WithOwner(dialer.WithoutMaxWait(ctx), n), last.network, last.address)
 	switch {
 	case err == nil:
 		p.reserved, p.where = r, *last
 	case ctx.Err() != nil || errors.Is(err, dialer.ErrBudget):
-		return nil, err
+		return err
 	}
-	return p, nil
+	return nil
 }
 
 // Release gives up the port.
@@ -177,10 +200,18 @@ func (p permit) Release() {
 	if p.reserved != nil {
 		p.reserved.Release()
 	}
+	p.over()
+}
+
+func (p permit) over() {
+	if p.trial {
+		<-p.of.trial
+	}
 }
 
 // Open has the driver connect.
 func (p permit) Open(ctx context.Context) (c *conn, err error) {
+	defer p.over()
 	o := &opening{of: p.of, reserved: p.reserved, where: p.where}
 	stop := context.AfterFunc(ctx, o.abort) // a handshake may not look at ctx
 	inner, err := p.of.connect(context.WithValue(ctx, openingKey{}, o))
@@ -207,6 +238,7 @@ func (p permit) Open(ctx context.Context) (c *conn, err error) {
 	if w != nil && w.flow != nil {
 		p.of.last.Store(&w.to)
 	}
+	p.of.shaken.Store(false)
 	return c, nil
 }
 
@@ -237,8 +269,21 @@ func guarded(op string, f func() error) (err error) {
 
 // watch tells of an idle connection that has ended.
 func (n *Connector) watch(c *conn, ended func(error)) {
-	if c.wire != nil && c.wire.flow != nil {
-		n.watcher.Watch(c.wire.Conn, func() { ended(c.ended()) })
+	if c.wire == nil || c.wire.flow == nil {
+		return
+	}
+	n.watcher.Watch(c.wire.Conn, func() {
+		err := c.ended()
+		n.shake(err)
+		ended(err)
+	})
+}
+
+// shake notes that an idle connection was lost, unless it was given up for another
+// reason: from then on one is opened before the others.
+func (n *Connector) shake(err error) {
+	if err != nil && !errors.Is(err, keepalive.ErrRetired) && !errors.Is(err, keepalive.ErrStale) {
+		n.shaken.Store(true)
 	}
 }
 

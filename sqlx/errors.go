@@ -60,7 +60,9 @@ func (e *connectError) SafeToRetry() bool { return true }
 
 var (
 	errUnused   = errors.New("sqlx: database/sql takes it for broken")
+	errReset    = errors.New("sqlx: it was reset, or given up by the kernel")
 	errPanicked = errors.New("sqlx: the driver panicked")
+	errUnasked  = errors.New("sqlx: others were lost, and the driver has no Ping")
 	errInTx     = errors.New("sqlx: given back within a transaction")
 	errSuspect  = errors.New("sqlx: what was sent on it is not acknowledged")
 	errUnbooked = errors.New("sqlx: the driver has not dialed by Config.Dialer: set its DialFunc (pgx, mysql) or its Dialer (lib/pq, mssql), or Config.Unbooked")

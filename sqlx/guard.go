@@ -44,29 +44,26 @@ func (o operation) end(ctx context.Context, err error) error {
 	if err == nil || err == driver.ErrSkip {
 		return err
 	}
-	lost := errors.Is(err, driver.ErrBadConn)
-	sent, cause := o.seen()
-	if sent && o.unanswered(ctx, cause) {
-		c.lease.Doubt()
+	bad := errors.Is(err, driver.ErrBadConn)
+	sent, ended := o.seen()
+	if bad || ended != nil || sent && o.unanswered(ctx) {
+		o.doubt(ctx)
 	}
-	if !lost && cause == nil {
+	if !bad && ended == nil {
 		return err // the server's
 	}
 	if c.bad == nil {
 		c.bad = err
 	}
 	switch again := !sent || !o.harmful || !o.inTx && idempotent(ctx); {
-	case lost && again:
+	case bad && again:
 		return err
-	case !lost && ctx.Err() != nil:
+	case !bad && ctx.Err() != nil:
 		return err // whoever has called it off knows
 	case again && !o.inTx:
 		return &unsentError{err}
 	}
-	if errors.Is(cause, net.ErrClosed) {
-		cause = nil // by the driver
-	}
-	return &LostError{Op: o.name, Sent: sent, Err: err, Cause: cause}
+	return &LostError{Op: o.name, Sent: sent, Err: err, Cause: cause(ended)}
 }
 
 // seen says what the wire knows of the operation: whether anything of it was sent, and
@@ -80,14 +77,33 @@ func (o operation) seen() (sent bool, ended error) {
 	return w.BytesWritten() != o.written, ended
 }
 
-// unanswered reports whether what was sent has vanished, as that of others may: on the
-// way, or because nothing has come by the caller's deadline.
-func (o operation) unanswered(ctx context.Context, ended error) bool {
-	switch keepalive.FaultOf(ended) {
-	case keepalive.Blackhole, keepalive.Unreachable:
-		return true
-	}
+// unanswered reports whether nothing has come by the caller's deadline.
+func (o operation) unanswered(ctx context.Context) bool {
 	return ctx.Err() == context.DeadlineExceeded && o.conn.wire.BytesRead() == o.read
+}
+
+// doubt has the other idle connections asked before they are lent, unless it was the
+// caller who has ended this one: what has become of it may have become of them, and
+// database/sql tries no more than three.
+func (o operation) doubt(ctx context.Context) {
+	if ctx.Err() != context.Canceled {
+		o.conn.lease.Doubt()
+		o.conn.of.shaken.Store(true)
+	}
+}
+
+// cause is why a connection has ended under an operation, as far as that is known.
+func cause(ended error) error {
+	var hole *keepalive.BlackholeError
+	switch {
+	case errors.As(ended, &hole):
+		return hole
+	case errors.Is(ended, keepalive.ErrEnded):
+		return errReset // else it would say that nothing was sent
+	case errors.Is(ended, net.ErrClosed):
+		return nil // by the driver
+	}
+	return ended
 }
 
 type idempotentKey struct{}

@@ -270,6 +270,67 @@ func TestAnAnswerThatDoesNotComeThrowsDoubtOnTheOthers(t *testing.T) {
 	})
 }
 
+// database/sql tries three times, and a NAT that has forgotten answers all with a RST.
+func TestMoreDeadConnectionsThanTriesAreNoFailure(t *testing.T) {
+	for _, heartbeat := range []time.Duration{0, -1} {
+		onStage(t, 64, func(t *testing.T, s *stage) {
+			s.liar = true
+			forgotten := make(map[net.Conn]bool)
+			s.seen = func(c net.Conn, _ string) bool {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if forgotten[c] {
+					c.(interface{ SetLinger(int) error }).SetLinger(0)
+					c.Close()
+				}
+				return forgotten[c]
+			}
+			s.open(sqlx.Config{Heartbeat: heartbeat})
+			s.atOnce(10)
+			s.mu.Lock()
+			for _, c := range s.fars {
+				forgotten[c] = true
+			}
+			s.mu.Unlock()
+			if _, err := s.db.ExecContext(sqlx.Idempotent(t.Context()), "select"); err != nil {
+				t.Error(err)
+			}
+			if n := s.runs("select"); n != 2 {
+				t.Errorf("it was sent %d times, want once before the others were asked and once after", n)
+			}
+		})
+	}
+}
+
+func TestAfterALossOneConnectionIsTriedBeforeTheOthers(t *testing.T) {
+	onStage(t, 64, func(t *testing.T, s *stage) {
+		s.net.Latency = time.Millisecond
+		s.open(sqlx.Config{Patience: time.Minute})
+		s.atOnce(20)
+		var down atomic.Bool
+		var dials atomic.Int32
+		dial := s.dialer.Dialer.Dial
+		s.dialer.Dialer.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			dials.Add(1)
+			if down.Load() {
+				time.Sleep(2 * time.Millisecond)
+				return nil, errors.New("refused")
+			}
+			return dial(ctx, network, address)
+		}
+		down.Store(true)
+		for i := range 20 {
+			s.far(i).Close()
+		}
+		time.Sleep(5 * time.Millisecond)
+		time.AfterFunc(50*time.Millisecond, func() { down.Store(false) })
+		s.atOnce(20)
+		if n := dials.Load(); n > 20+4 {
+			t.Errorf("%d dials to replace 20 connections", n)
+		}
+	})
+}
+
 func TestAStrangerGetsThePortOfAnIdleConnection(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
 		var reclaimed atomic.Int32
