@@ -34,6 +34,7 @@ func (c *conn) Ping(ctx context.Context) error {
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
 	switch x := c.inner.(type) {
 	case driver.ExecerContext:
+		c.forget(args)
 		o := c.begin("exec", true)
 		r, err = x.ExecContext(ctx, query, args)
 		return r, o.end(ctx, err)
@@ -42,6 +43,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		if err != nil {
 			return nil, err
 		}
+		c.forget(args)
 		o := c.begin("exec", true)
 		r, err = x.Exec(query, values)
 		return r, o.end(ctx, err)

@@ -54,7 +54,9 @@ type Config struct {
 	Drain time.Duration
 
 	// Statements is how many prepared statements each connection keeps for the next who
-	// prepares the same. Zero: 32. Negative: none.
+	// prepares the same. Zero: 32. Negative: none. They are forgotten when a text without
+	// arguments is executed on the connection, which may be USE, SET or DDL. Where another
+	// connection changes a table, PostgreSQL refuses a kept statement once.
 	Statements int
 
 	// LeakAfter, if not zero, reports connections in use for so long to Observe.

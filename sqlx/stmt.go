@@ -9,6 +9,11 @@ import (
 // statements are those that are prepared on a connection and kept for the next who
 // prepares the same: database/sql, which sees a connection for one operation only, would
 // prepare it each time.
+//
+// What they mean may change while they are kept. So they are forgotten before whatever
+// is executed as mere text without arguments, as USE, SET and DDL are; and one that
+// fails is not kept. What another connection does to a table they hear of as long-lived
+// statements always do, from the server.
 type statements struct {
 	most int
 	kept []*stmt // used last at the end
@@ -79,7 +84,7 @@ func (s *statements) take(query string) *stmt {
 
 // put keeps a statement, and returns the one that has to go for it, if any.
 func (s *statements) put(back *stmt) (goes *stmt) {
-	if back.bad || s.most == 0 {
+	if back.bad || s.most == 0 || back.inner.NumInput() < 0 { // lib/pq's COPY is a statement once
 		return back
 	}
 	s.kept = append(s.kept, back)
@@ -100,10 +105,26 @@ func (s *stmt) Close() error {
 	if goes == nil {
 		return nil
 	}
+	return c.drop(goes)
+}
+
+// drop has the driver close a statement.
+func (c *conn) drop(s *stmt) error {
 	c.busy = true
-	err := goes.inner.Close()
+	err := s.inner.Close()
 	c.busy = false
 	return err
+}
+
+// forget drops all statements that are kept, because of a text that may be anything.
+func (c *conn) forget(args []driver.NamedValue) {
+	if len(args) > 0 {
+		return
+	}
+	for _, s := range c.stmts.kept {
+		c.drop(s) // what speaks against it the text will meet too
+	}
+	c.stmts.kept = nil
 }
 
 func (s *stmt) NumInput() int { return s.inner.NumInput() }
