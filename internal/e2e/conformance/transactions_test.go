@@ -217,6 +217,7 @@ func twoTx(s *subject) {
 	second, err := c.BeginTx(s.Context(), nil)
 	s.see("a second of a Conn", err)
 	s.see("the first", first.Commit())
+	defer func() { s.see("closed", c.Close()) }()
 	if err == nil {
 		defer func() { s.see("panic", recover()) }()
 		s.see("the second", second.Commit())
