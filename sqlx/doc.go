@@ -28,6 +28,11 @@
 //   - Tune, for database/sql's own pool.
 //   - OpenDB.
 //
+// What differs from a driver alone: the limits of a DB's own pool are to be left alone;
+// errors of lost connections are wrapped; what a driver calls bad after it was sent is not
+// run again, not even for go-sql-driver/mysql's rejectReadOnly, whose servers do refuse;
+// and a prepared statement outlives its Close on the connection (Config.Statements).
+//
 // Retry runs a transaction again that is known not to have happened.
 //
 // sqlx parses no SQL, and repeats nothing that may have run unless it is told that it may
