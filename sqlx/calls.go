@@ -38,7 +38,7 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		o := c.begin("exec", true)
 		r, err = x.ExecContext(ctx, query, args)
 		return r, o.end(ctx, err)
-	case driver.Execer: //nolint:staticcheck // older drivers have only this one
+	case execer:
 		values, err := plain(ctx, args)
 		if err != nil {
 			return nil, err
@@ -58,7 +58,7 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		o := c.begin("query", true)
 		r, err = x.QueryContext(ctx, query, args)
 		return r, o.end(ctx, err)
-	case driver.Queryer: //nolint:staticcheck // older drivers have only this one
+	case queryer:
 		values, err := plain(ctx, args)
 		if err != nil {
 			return nil, err
@@ -68,18 +68,6 @@ func (c *conn) QueryContext(ctx context.Context, query string, args []driver.Nam
 		return r, o.end(ctx, err)
 	}
 	return nil, driver.ErrSkip
-}
-
-// plain returns arguments for a driver that knows neither names nor contexts.
-func plain(ctx context.Context, args []driver.NamedValue) ([]driver.Value, error) {
-	values := make([]driver.Value, len(args))
-	for i, a := range args {
-		if a.Name != "" {
-			return nil, errors.New("sql: driver does not support the use of Named Parameters")
-		}
-		values[i] = a.Value
-	}
-	return values, ctx.Err()
 }
 
 func (c *conn) Prepare(query string) (driver.Stmt, error) {
@@ -108,7 +96,7 @@ func beginTx(ctx context.Context, inner driver.Conn, opts driver.TxOptions) (dri
 	case opts.ReadOnly:
 		return nil, errors.New("sql: driver does not support read-only transactions")
 	}
-	t, err := inner.Begin() //nolint:staticcheck // older drivers have only this one
+	t, err := begin(inner)
 	if err == nil && ctx.Err() != nil {
 		t.Rollback()
 		return nil, ctx.Err()
@@ -168,7 +156,7 @@ func (c *conn) check(v *driver.NamedValue) error {
 // direct reports whether a driver runs statements that are not prepared.
 func direct(inner driver.Conn) bool {
 	switch inner.(type) {
-	case driver.ExecerContext, driver.QueryerContext, driver.Execer, driver.Queryer: //nolint:staticcheck // older drivers
+	case driver.ExecerContext, driver.QueryerContext, execer, queryer:
 		return true
 	}
 	return false

@@ -220,8 +220,8 @@ type twice struct{ s *stage }
 func (d twice) Driver() driver.Driver { return toyDriver{} }
 
 func (d twice) Connect(ctx context.Context) (driver.Conn, error) {
-	if _, err := (toy{d.s}).Connect(ctx); err != nil {
+	if _, err := toy(d).Connect(ctx); err != nil {
 		return nil, err
 	}
-	return toy{d.s}.Connect(ctx)
+	return toy(d).Connect(ctx)
 }

@@ -219,7 +219,7 @@ func (c oldPreparer) PrepareContext(ctx context.Context, query string) (driver.S
 
 func (c oldBeginner) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	c.of.note("%s: begin %v %v", c.name, o.Isolation, o.ReadOnly)
-	return oldTx{c.oldConn}, nil
+	return oldTx(c), nil
 }
 
 // What statements may have besides.

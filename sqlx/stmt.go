@@ -39,7 +39,7 @@ var (
 type converting struct{ *stmt }
 
 func (s converting) ColumnConverter(i int) driver.ValueConverter {
-	return s.inner.(driver.ColumnConverter).ColumnConverter(i)
+	return s.inner.(columnConverter).ColumnConverter(i)
 }
 
 // PrepareContext returns a statement that is prepared already, or prepares it.
@@ -53,7 +53,7 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		}
 		s = &stmt{inner: inner, conn: c, query: query}
 	}
-	if _, ok := s.inner.(driver.ColumnConverter); ok {
+	if _, ok := s.inner.(columnConverter); ok {
 		return converting{s}, nil
 	}
 	return s, nil
@@ -143,7 +143,7 @@ func (s *stmt) ExecContext(ctx context.Context, args []driver.NamedValue) (r dri
 		return nil, err
 	}
 	o := s.begin("exec")
-	r, err = s.inner.Exec(values) //nolint:staticcheck // older drivers have only this one
+	r, err = exec(s.inner, values)
 	return r, s.end(ctx, o, err)
 }
 
@@ -160,7 +160,7 @@ func (s *stmt) QueryContext(ctx context.Context, args []driver.NamedValue) (r dr
 		return nil, err
 	}
 	o := s.begin("query")
-	r, err = s.inner.Query(values) //nolint:staticcheck // older drivers have only this one
+	r, err = query(s.inner, values)
 	return r, s.end(ctx, o, err)
 }
 
@@ -170,14 +170,6 @@ func (s *stmt) Exec(args []driver.Value) (driver.Result, error) {
 
 func (s *stmt) Query(args []driver.Value) (driver.Rows, error) {
 	return s.QueryContext(context.Background(), named(args))
-}
-
-func named(args []driver.Value) []driver.NamedValue {
-	values := make([]driver.NamedValue, len(args))
-	for i, v := range args {
-		values[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
-	}
-	return values
 }
 
 func (s *stmt) begin(name string) operation { return s.conn.begin(name, true) }

@@ -34,7 +34,6 @@ type stage struct {
 	path   netpath.Profile
 
 	liar bool                               // the driver says ErrBadConn whatever was sent, as lib/pq does
-	dial func(ctx context.Context) net.Conn // nil: by dialer
 	hook func(op string) error              // called first in each of the driver's methods
 	seen func(c net.Conn, line string) bool // the server's; it reports whether it has dealt with the line
 	db   *sql.DB

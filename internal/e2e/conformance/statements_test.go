@@ -7,7 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/lib/pq"
 	"github.com/natwise/natwise/internal/e2e/drivers"
 )
 
@@ -293,7 +292,7 @@ func copyIn(s *subject) {
 	for n := range 3 {
 		tx, err := s.db.Begin()
 		s.must(err)
-		st, err := tx.Prepare(pq.CopyIn("things", "id", "name"))
+		st, err := tx.Prepare("COPY things (id, name) FROM STDIN")
 		s.must(err)
 		for i := range 3 {
 			_, err := st.Exec(i, fmt.Sprint(n))
@@ -314,7 +313,7 @@ func copyGivenUp(s *subject) {
 	for range 2 {
 		tx, err := s.db.Begin()
 		s.must(err)
-		st, err := tx.Prepare(pq.CopyIn("things", "id"))
+		st, err := tx.Prepare("COPY things (id) FROM STDIN")
 		s.must(err)
 		_, err = st.Exec(1)
 		s.see("row", err)
@@ -326,7 +325,7 @@ func copyGivenUp(s *subject) {
 	for range 2 {
 		tx, err := s.db.Begin()
 		s.must(err)
-		st, err := tx.Prepare(pq.CopyIn("things", "id"))
+		st, err := tx.Prepare("COPY things (id) FROM STDIN")
 		s.must(err)
 		_, err = st.Exec("no number")
 		s.see("row", err)
