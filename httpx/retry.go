@@ -74,31 +74,19 @@ type Retry struct {
 	budgets retry.Budgets[destination]
 }
 
-const (
-	defaultAttempts = 3
-	defaultFirst    = 100 * time.Millisecond
-	defaultMax      = 10 * time.Second
-	defaultShare    = 0.1
+// patience is how long a Retry-After may be where the request has no deadline.
+const patience = time.Minute
 
-	// patience is how long a Retry-After may be where the request has no deadline.
-	patience = time.Minute
-)
+func (r *Retry) policy() retry.Policy {
+	return retry.Policy{Attempts: r.Attempts, First: r.First, Max: r.Max, Budget: r.Budget}
+}
 
 // validate returns what is wrong with r, by field and value.
 func (r *Retry) validate() error {
-	switch {
-	case r == nil:
+	if r == nil {
 		return nil
-	case r.Attempts < 0:
-		return fmt.Errorf("httpx: Retry.Attempts is %d; it cannot be negative", r.Attempts)
-	case r.First < 0:
-		return fmt.Errorf("httpx: Retry.First is %v; it cannot be negative", r.First)
-	case r.Max < 0:
-		return fmt.Errorf("httpx: Retry.Max is %v; it cannot be negative", r.Max)
-	case !(r.Budget <= 1): // NaN too
-		return fmt.Errorf("httpx: Retry.Budget is %v; it is a share, 1 at most", r.Budget)
 	}
-	return nil
+	return r.policy().Validate("httpx: Retry")
 }
 
 // A sender makes one attempt.
@@ -126,9 +114,10 @@ func (r *Retry) do(req *http.Request, send sender) (*http.Response, error) {
 
 // repeat makes further attempts after the one that o came of.
 func (r *Retry) repeat(req *http.Request, o *outcome, send sender) {
-	backoff := r.backoff()
+	policy := r.policy()
+	backoff := policy.Backoff()
 	n := 1
-	for ; n < cmp.Or(r.Attempts, defaultAttempts) && r.worth(req, o); n++ {
+	for ; policy.Allows(n) && r.worth(req, o); n++ {
 		wait, ok := pause(req, o.resp, backoff.Next())
 		if !ok || !r.spend(req) {
 			break
@@ -178,21 +167,12 @@ func (r *Retry) worth(req *http.Request, o *outcome) bool {
 	return died(o.err) || cutShort(o.err)
 }
 
-func (r *Retry) backoff() retry.Backoff {
-	first := cmp.Or(r.First, defaultFirst)
-	return retry.Backoff{First: first, Max: max(first, cmp.Or(r.Max, defaultMax))}
-}
-
 // earn counts a request that was answered at the first attempt.
-func (r *Retry) earn(req *http.Request) {
-	if r.Budget >= 0 {
-		r.budgets.Earn(destinationOf(req.URL), cmp.Or(r.Budget, defaultShare))
-	}
-}
+func (r *Retry) earn(req *http.Request) { r.budgets.Earn(destinationOf(req.URL), r.Budget) }
 
 // spend counts a retry, if the destination may have one.
 func (r *Retry) spend(req *http.Request) bool {
-	return r.Budget < 0 || r.budgets.Spend(destinationOf(req.URL))
+	return r.budgets.Spend(destinationOf(req.URL), r.Budget)
 }
 
 // A destination is what a budget of retries is for.

@@ -399,6 +399,9 @@ func (c *Conn) Peek() (unread int, err error) {
 	case state&retired != 0:
 		return 0, ErrRetired
 	case state&closed != 0 || s.closed:
+		if dead := l.dead.Load(); dead != nil {
+			return 0, errors.Join(net.ErrClosed, dead)
+		}
 		return 0, net.ErrClosed
 	case s.ended || marks&(sawReset|sawDeath) != 0:
 		if dead := l.dead.Load(); dead != nil {

@@ -34,7 +34,9 @@ func (c *conn) Ping(ctx context.Context) error {
 func (c *conn) ExecContext(ctx context.Context, query string, args []driver.NamedValue) (r driver.Result, err error) {
 	switch x := c.inner.(type) {
 	case driver.ExecerContext:
-		c.forget(args)
+		if len(args) == 0 {
+			c.forget(ctx) // the text may be anything
+		}
 		o := c.begin("exec", true)
 		r, err = x.ExecContext(ctx, query, args)
 		return r, o.end(ctx, err)
@@ -43,7 +45,9 @@ func (c *conn) ExecContext(ctx context.Context, query string, args []driver.Name
 		if err != nil {
 			return nil, err
 		}
-		c.forget(args)
+		if len(args) == 0 {
+			c.forget(ctx)
+		}
 		o := c.begin("exec", true)
 		r, err = x.Exec(query, values)
 		return r, o.end(ctx, err)
@@ -113,12 +117,15 @@ type resettable struct{ *conn }
 
 // seenBySQL is c as database/sql is to see it.
 func (c *conn) seenBySQL() driver.Conn {
-	_, resets := c.inner.(driver.SessionResetter)
-	_, validates := c.inner.(driver.Validator)
-	if resets && validates {
+	if _, resets := c.inner.(driver.SessionResetter); resets && c.validates() {
 		return resettable{c}
 	}
 	return c
+}
+
+func (c *conn) validates() bool {
+	_, ok := c.inner.(driver.Validator)
+	return ok
 }
 
 // ResetSession is the driver's own. database/sql calls it only where it keeps the

@@ -54,9 +54,11 @@ type Config struct {
 	Drain time.Duration
 
 	// Statements is how many prepared statements each connection keeps for the next who
-	// prepares the same. Zero: 32. Negative: none. They are forgotten when a text without
-	// arguments is executed on the connection, which may be USE, SET or DDL. Where another
-	// connection changes a table, PostgreSQL refuses a kept statement once.
+	// prepares the same outside of a transaction. Zero: 16. Negative: none. They are
+	// forgotten when a text without arguments is executed on the connection, which may be
+	// USE, SET or DDL. Where another connection changes a table, PostgreSQL refuses a kept
+	// statement once. MySQL and MariaDB allow 16,382 for all connections together
+	// (max_prepared_stmt_count).
 	Statements int
 
 	// LeakAfter, if not zero, reports connections in use for so long to Observe.
@@ -75,7 +77,7 @@ const (
 	defaultMaxLife    = time.Hour
 	defaultMaxWait    = 30 * time.Second
 	defaultDrain      = 5 * time.Second
-	defaultStatements = 32
+	defaultStatements = 16
 
 	never = time.Duration(1<<63 - 1)
 

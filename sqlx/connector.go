@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -106,13 +107,31 @@ func (n *Connector) Connect(ctx context.Context) (driver.Conn, error) {
 			}
 			return nil, err
 		}
-		c := l.Value()
-		if err = c.lend(ctx, l); err == nil {
-			return c.seenBySQL(), nil
+		if c, err := n.lend(ctx, l); err == nil {
+			return c, nil
 		}
-		n.shake(err)
-		l.Discard(err)
 	}
+}
+
+// lend begins a lease. One that the driver calls bad is closed before another comes, as
+// database/sql does it; nobody waits for the Close of one that has ended.
+func (n *Connector) lend(ctx context.Context, l pool.Lease[*conn]) (driver.Conn, error) {
+	c, err := l.Value(), errPanicked
+	defer func() {
+		switch {
+		case err == nil:
+		case errors.Is(err, driver.ErrBadConn):
+			n.shake(err)
+			l.Discard(err)
+		default:
+			n.shake(err)
+			go l.Discard(err)
+		}
+	}()
+	if err = c.lend(ctx, l); err != nil {
+		return nil, err
+	}
+	return c.seenBySQL(), nil
 }
 
 // Driver returns the driver itself: what is above looks there for its dialect.
@@ -178,7 +197,7 @@ func (n *Connector) ask(ctx context.Context) (pool.Permit[*conn], error) {
 func (p *permit) reserve(ctx context.Context) error {
 	n := p.of
 	last := n.last.Load()
-	if last == nil {
+	if last == nil || p.trial { // the driver may find the server elsewhere by now
 		return nil
 	}
 	base := n.dialer.base()
@@ -211,9 +230,13 @@ func (p permit) over() {
 
 // Open has the driver connect.
 func (p permit) Open(ctx context.Context) (c *conn, err error) {
-	defer p.over()
+	over := sync.OnceFunc(p.over)
+	defer over()
 	o := &opening{of: p.of, reserved: p.reserved, where: p.where}
-	stop := context.AfterFunc(ctx, o.abort) // a handshake may not look at ctx
+	stop := context.AfterFunc(ctx, func() { // the driver may not look at ctx
+		o.abort()
+		over()
+	})
 	inner, err := p.of.connect(context.WithValue(ctx, openingKey{}, o))
 	if !stop() && err == nil {
 		err = context.Cause(ctx)
@@ -227,16 +250,17 @@ func (p permit) Open(ctx context.Context) (c *conn, err error) {
 		err = c.park()
 	}
 	if err != nil {
-		if inner != nil {
-			guarded("Close", func() error { return inner.Close() })
-		}
 		if w != nil {
 			w.Close()
+		}
+		if inner != nil {
+			guarded("Close", inner.Close)
 		}
 		return nil, err
 	}
 	if w != nil && w.flow != nil {
-		p.of.last.Store(&w.to)
+		to := w.to // without the rest
+		p.of.last.Store(&to)
 	}
 	p.of.shaken.Store(false)
 	return c, nil

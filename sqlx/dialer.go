@@ -58,9 +58,9 @@ var ErrSide = errors.New("sqlx: no side connection")
 // DialContext dials for a driver, as dialer.Dialer.DialContext does. The error is a
 // *dialer.DialError; of a side connection that is not dialed it matches ErrSide.
 //
-// The connection is looked at before something is written that does not belong to what
-// was written before. If it has ended, the error is a *net.OpError with no byte written,
-// which drivers take for safe to try again.
+// The connection is looked at before the first write after an answer. If it has ended,
+// the error is a *net.OpError with no byte written, which drivers take for safe to try
+// again.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if o, ok := ctx.Value(openingKey{}).(*opening); ok {
 		d.marked.Store(true)
@@ -117,7 +117,7 @@ func (d *Dialer) admit(ctx context.Context, network, address string) (release fu
 	select {
 	case d.places <- struct{}{}:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("%d are there, and no place came free: %w", cap(d.places), context.Cause(ctx))
+		return nil, fmt.Errorf("%d are there, and no place came free: %w (those that you ask for have a context of Marked or Mark)", cap(d.places), context.Cause(ctx))
 	}
 	release = sync.OnceFunc(func() { <-d.places })
 	if err := d.base().Trouble(ctx, network, address); err != nil { // meanwhile
@@ -167,10 +167,11 @@ func (w *wary) Read(b []byte) (int, error) {
 // Write looks first, for a microsecond, since a FIN would let the kernel take it all the
 // same.
 func (w *wary) Write(b []byte) (int, error) {
-	if !w.spoken.Swap(true) {
+	if !w.spoken.Load() {
 		if _, err := w.Peek(); err != nil {
 			return 0, &net.OpError{Op: "write", Net: "tcp", Source: w.LocalAddr(), Addr: w.RemoteAddr(), Err: err}
 		}
+		w.spoken.Store(true)
 	}
 	return w.Conn.Write(b)
 }

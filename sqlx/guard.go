@@ -50,13 +50,16 @@ func (o operation) end(ctx context.Context, err error) error {
 		o.doubt(ctx)
 	}
 	if !bad && ended == nil {
-		return err // the server's
+		if sent && ctx.Err() != nil && errors.Is(err, ctx.Err()) && !c.validates() {
+			c.bad = err // who cannot say what it is worth may be closing it: pgx
+		}
+		return err
 	}
 	if c.bad == nil {
 		c.bad = err
 	}
 	switch again := !sent || !o.harmful || !o.inTx && idempotent(ctx); {
-	case bad && again:
+	case bad && again && (o.name != commit || c.wire == nil):
 		return err
 	case !bad && ctx.Err() != nil:
 		return err // whoever has called it off knows
@@ -88,6 +91,8 @@ func (o operation) unanswered(ctx context.Context) bool {
 func (o operation) doubt(ctx context.Context) {
 	if ctx.Err() != context.Canceled {
 		o.conn.lease.Doubt()
+	}
+	if ctx.Err() == nil { // that a query is slow is no loss
 		o.conn.of.shaken.Store(true)
 	}
 }

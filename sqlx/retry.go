@@ -1,7 +1,6 @@
 package sqlx
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -49,27 +48,12 @@ type Policy struct {
 	budgets retry.Budgets[weak.Pointer[sql.DB]]
 }
 
-const (
-	defaultAttempts = 3
-	defaultFirst    = 100 * time.Millisecond
-	defaultMax      = 10 * time.Second
-	defaultShare    = 0.1
-)
+func (p *Policy) policy() retry.Policy {
+	return retry.Policy{Attempts: p.Attempts, First: p.First, Max: p.Max, Budget: p.Budget}
+}
 
 // Validate returns what is wrong with p, by field and value: Retry returns it.
-func (p *Policy) Validate() error {
-	switch {
-	case p.Attempts < 0:
-		return fmt.Errorf("sqlx: Policy.Attempts is %d; it cannot be negative", p.Attempts)
-	case p.First < 0:
-		return fmt.Errorf("sqlx: Policy.First is %v; it cannot be negative", p.First)
-	case p.Max < 0:
-		return fmt.Errorf("sqlx: Policy.Max is %v; it cannot be negative", p.Max)
-	case !(p.Budget <= 1): // NaN too
-		return fmt.Errorf("sqlx: Policy.Budget is %v; it is a share, 1 at most", p.Budget)
-	}
-	return nil
-}
+func (p *Policy) Validate() error { return p.policy().Validate("sqlx: Policy") }
 
 var defaultPolicy Policy
 
@@ -94,17 +78,17 @@ func Retry(ctx context.Context, db *sql.DB, p *Policy, f func(ctx context.Contex
 	if err := p.Validate(); err != nil {
 		return err
 	}
-	first := cmp.Or(p.First, defaultFirst)
-	backoff := retry.Backoff{First: first, Max: max(first, cmp.Or(p.Max, defaultMax))}
+	policy := p.policy()
+	backoff := policy.Backoff()
 	for n := 1; ; n++ {
 		err, undone := p.attempt(ctx, db, f)
 		switch {
 		case err == nil && n == 1:
-			p.earn(db)
+			p.budgets.Earn(weak.Make(db), p.Budget)
 			return nil
 		case err == nil:
 			return nil
-		case !undone || ctx.Err() != nil || n >= cmp.Or(p.Attempts, defaultAttempts) || !p.spend(db) || !rest(ctx, backoff.Next()):
+		case !undone || ctx.Err() != nil || !policy.Allows(n) || !p.budgets.Spend(weak.Make(db), p.Budget) || !rest(ctx, backoff.Next()):
 			if n > 1 {
 				err = &attemptsError{n, err}
 			}
@@ -126,14 +110,6 @@ func rest(ctx context.Context, wait time.Duration) bool {
 	}
 }
 
-func (p *Policy) earn(db *sql.DB) {
-	if p.Budget >= 0 {
-		p.budgets.Earn(weak.Make(db), cmp.Or(p.Budget, defaultShare))
-	}
-}
-
-func (p *Policy) spend(db *sql.DB) bool { return p.Budget < 0 || p.budgets.Spend(weak.Make(db)) }
-
 // attempt makes one transaction. If it has failed, undone says that it has not happened
 // and that another may succeed.
 func (p *Policy) attempt(ctx context.Context, db *sql.DB, f func(context.Context, *sql.Tx) error) (err error, undone bool) {
@@ -149,7 +125,7 @@ func (p *Policy) attempt(ctx context.Context, db *sql.DB, f func(context.Context
 	switch {
 	case err == nil:
 		return nil, false
-	case p.undone(err) || dialer.SafeToRetry(err):
+	case p.undone(err) || unsent(err):
 		return err, true
 	}
 	return err, p.Idempotent && lost(err)
@@ -163,7 +139,18 @@ func (p *Policy) afterRollback(ctx context.Context, failed, rollback error) bool
 	case p.undone(failed):
 		return true
 	}
+	if rollback == nil {
+		return false // on a connection that is in order: what f has failed for is its own
+	}
 	return lost(failed) || lost(rollback)
+}
+
+// unsent reports whether nothing of an operation was sent. Drivers say so, too, but not
+// always rightly: pgx 5.12 of a COMMIT whose connection was lost.
+func unsent(err error) bool {
+	var before *unsentError
+	var during *LostError
+	return errors.As(err, &before) || errors.As(err, &during) && !during.Sent
 }
 
 // undone reports whether err says that the server has undone the transaction.

@@ -30,6 +30,9 @@ func (s *stage) script(lines map[string][]string) {
 			fmt.Fprintf(c, "error %s\n", rest)
 		case "die":
 			c.Close()
+		case "answer": // and die
+			io.WriteString(c, "ok\n")
+			c.Close()
 		case "ok":
 			io.WriteString(c, "ok\n")
 		}
@@ -49,17 +52,18 @@ func TestATransactionIsRetriedWhereItIsKnownNotToHaveHappened(t *testing.T) {
 		attempts int
 		fails    bool
 	}{
-		"all is well":                      {nil, &sqlx.Policy{}, 1, false},
-		"a deadlock":                       {map[string][]string{"update": {"fail 40P01"}}, &sqlx.Policy{}, 2, false},
-		"a conflict found at COMMIT":       {map[string][]string{"commit": {"fail 40001", "fail 40001"}}, &sqlx.Policy{}, 3, false},
-		"three conflicts":                  {map[string][]string{"commit": {"fail 40001", "fail 40001", "fail 40001"}}, &sqlx.Policy{}, 3, true},
-		"five are allowed":                 {map[string][]string{"update": {"fail 40001", "fail 40001", "fail 40001"}}, &sqlx.Policy{Attempts: 5}, 4, false},
-		"something else":                   {map[string][]string{"update": {"fail 23505"}}, &sqlx.Policy{}, 1, true},
-		"something else that is known":     {map[string][]string{"update": {"fail 55P03"}}, &sqlx.Policy{RolledBack: known("55P03")}, 2, false},
-		"lost before COMMIT":               {map[string][]string{"update": {"die"}}, &sqlx.Policy{}, 2, false},
-		"lost at BEGIN":                    {map[string][]string{"begin": {"die"}}, &sqlx.Policy{}, 1, false}, // by database/sql
-		"lost at COMMIT":                   {map[string][]string{"commit": {"die"}}, &sqlx.Policy{}, 1, true},
-		"lost at COMMIT, and that is fine": {map[string][]string{"commit": {"die"}}, &sqlx.Policy{Idempotent: true}, 2, false},
+		"all is well":                             {nil, &sqlx.Policy{}, 1, false},
+		"a deadlock":                              {map[string][]string{"update": {"fail 40P01"}}, &sqlx.Policy{}, 2, false},
+		"a conflict found at COMMIT":              {map[string][]string{"commit": {"fail 40001", "fail 40001"}}, &sqlx.Policy{}, 3, false},
+		"three conflicts":                         {map[string][]string{"commit": {"fail 40001", "fail 40001", "fail 40001"}}, &sqlx.Policy{}, 3, true},
+		"five are allowed":                        {map[string][]string{"update": {"fail 40001", "fail 40001", "fail 40001"}}, &sqlx.Policy{Attempts: 5}, 4, false},
+		"something else":                          {map[string][]string{"update": {"fail 23505"}}, &sqlx.Policy{}, 1, true},
+		"something else that is known":            {map[string][]string{"update": {"fail 55P03"}}, &sqlx.Policy{RolledBack: known("55P03")}, 2, false},
+		"lost before COMMIT":                      {map[string][]string{"update": {"die"}}, &sqlx.Policy{}, 2, false},
+		"lost between the last answer and COMMIT": {map[string][]string{"update": {"answer"}}, &sqlx.Policy{}, 2, false},
+		"lost at BEGIN":                           {map[string][]string{"begin": {"die"}}, &sqlx.Policy{}, 1, false}, // by database/sql
+		"lost at COMMIT":                          {map[string][]string{"commit": {"die"}}, &sqlx.Policy{}, 1, true},
+		"lost at COMMIT, and that is fine":        {map[string][]string{"commit": {"die"}}, &sqlx.Policy{Idempotent: true}, 2, false},
 	} {
 		for _, liar := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, liar %t", name, liar), func(t *testing.T) {
@@ -104,6 +108,46 @@ func TestAFunctionThatEndsItsTransactionItselfIsCalledOnce(t *testing.T) {
 		})
 		if err == nil || calls != 1 {
 			t.Errorf("%v after %d calls", err, calls)
+		}
+	})
+}
+
+// What a function has failed for by itself may look like a lost connection.
+func TestAFunctionsOwnEOFIsItsOwn(t *testing.T) {
+	onStage(t, 8, func(t *testing.T, s *stage) {
+		s.open(sqlx.Config{})
+		calls := 0
+		err := sqlx.Retry(t.Context(), s.db, nil, func(context.Context, *sql.Tx) error {
+			calls++
+			return io.ErrUnexpectedEOF
+		})
+		if err != io.ErrUnexpectedEOF || calls != 1 {
+			t.Errorf("%v after %d calls", err, calls)
+		}
+	})
+}
+
+// pgx 5.12 says of a COMMIT whose connection was lost that it is safe to retry.
+func TestADriversWordOnWhatIsSafeIsNotTakenForACommit(t *testing.T) {
+	onStage(t, 8, func(t *testing.T, s *stage) {
+		s.seen = func(c net.Conn, line string) bool {
+			if line == "commit" {
+				c.Close()
+			}
+			return line == "commit"
+		}
+		s.promises = true
+		for name, db := range map[string]*sql.DB{"plain": sql.OpenDB(toy{s}), "ours": s.open(sqlx.Config{})} {
+			before := s.runs("commit")
+			if err := sqlx.Retry(t.Context(), db, nil, transfer); err == nil {
+				t.Errorf("%s: no error", name)
+			}
+			if n := s.runs("commit") - before; n != 1 {
+				t.Errorf("%s: COMMIT was sent %d times", name, n)
+			}
+			if name == "plain" {
+				db.Close()
+			}
 		}
 	})
 }

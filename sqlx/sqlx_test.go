@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -476,6 +477,88 @@ func TestADriverThatPanicsEndsNothingElse(t *testing.T) {
 	})
 }
 
+func TestAResetThatPanicsCostsOneConnection(t *testing.T) {
+	onStage(t, 4, func(t *testing.T, s *stage) {
+		var broken atomic.Bool
+		s.hook = func(op string) error {
+			if op == "reset" && broken.Load() {
+				panic("oops")
+			}
+			return nil
+		}
+		s.open(sqlx.Config{Max: 1})
+		s.must("insert")
+		broken.Store(true)
+		func() {
+			defer func() { recover() }()
+			s.db.Exec("insert")
+		}()
+		broken.Store(false)
+		s.must("insert")
+		if st := s.of.Stats(); st.InUse != 0 {
+			t.Errorf("%d connections are in use", st.InUse)
+		}
+	})
+}
+
+func TestAConnectThatNeverReturnsHoldsUpNoOther(t *testing.T) {
+	onStage(t, 4, func(t *testing.T, s *stage) {
+		release := make(chan struct{})
+		var hangs atomic.Bool
+		s.hook = func(op string) error {
+			if op == "connect" && hangs.CompareAndSwap(true, false) {
+				<-release
+			}
+			return nil
+		}
+		s.open(sqlx.Config{OpenTimeout: time.Second})
+		s.must("insert")
+		s.far(0).Close() // from here on, one is tried before the others
+		hangs.Store(true)
+		if _, err := s.db.Exec("insert"); err == nil {
+			t.Error("no error of a Connect that hangs")
+		}
+		time.Sleep(5 * time.Second)
+		s.must("insert")
+		close(release)
+	})
+}
+
+// pgx closes it in the background, and has no Validator.
+func TestWhatAContextHasEndedIsNotLentAgainIfTheDriverCannotSayWhatItIsWorth(t *testing.T) {
+	onStage(t, 8, func(t *testing.T, s *stage) {
+		s.mute = true
+		s.open(sqlx.Config{})
+		s.must("insert")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.db.ExecContext(ctx, "hang"); err != context.DeadlineExceeded {
+			t.Errorf("got %v", err)
+		}
+		if st := s.of.Stats(); st.Idle != 0 {
+			t.Errorf("%d connections are idle", st.Idle)
+		}
+		s.must("insert")
+	})
+}
+
+func TestASlowQueryIsNoLoss(t *testing.T) {
+	onStage(t, 64, func(t *testing.T, s *stage) {
+		s.net.Latency = 100 * time.Millisecond
+		s.open(sqlx.Config{Heartbeat: -1})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.db.ExecContext(ctx, "hang"); err != context.DeadlineExceeded {
+			t.Errorf("got %v", err)
+		}
+		start := time.Now()
+		s.atOnce(10)
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("ten connections were opened one after the other, in %v", took)
+		}
+	})
+}
+
 func TestADriverThatDialsByOtherMeansIsToldSo(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
 		s.open(sqlx.Config{Dialer: new(sqlx.Dialer)})
@@ -543,6 +626,63 @@ func TestAStatementThatFailsIsPreparedAnew(t *testing.T) {
 		}
 		if n := s.runs("prepare fail 0A000"); n != 2 {
 			t.Errorf("it was prepared %d times", n)
+		}
+	})
+}
+
+// Behind PgBouncer each transaction may be another server's.
+func TestAStatementOfATransactionIsNotKept(t *testing.T) {
+	onStage(t, 4, func(t *testing.T, s *stage) {
+		s.open(sqlx.Config{Max: 1})
+		for range 2 {
+			tx, err := s.db.Begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stmt, err := tx.Prepare("insert")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stmt.Exec(); err != nil {
+				t.Error(err)
+			}
+			if err := tx.Commit(); err != nil {
+				t.Error(err)
+			}
+		}
+		if n := s.runs("prepare insert"); n != 2 {
+			t.Errorf("it was prepared %d times", n)
+		}
+	})
+}
+
+// MySQL has room for so many on all connections together.
+func TestStatementsMakeRoomWhenOneCannotBePrepared(t *testing.T) {
+	onStage(t, 4, func(t *testing.T, s *stage) {
+		closed := 0
+		s.hook = func(op string) error {
+			if op == "close-stmt" {
+				closed++
+			}
+			return nil
+		}
+		s.seen = func(c net.Conn, line string) bool {
+			if line == "prepare one too many" {
+				io.WriteString(c, "error 42000\n")
+				return true
+			}
+			return false
+		}
+		s.open(sqlx.Config{Max: 1})
+		for i := range 3 {
+			stmt, err := s.db.Prepare(fmt.Sprint("insert ", i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stmt.Close()
+		}
+		if _, err := s.db.Prepare("one too many"); err != toyError("42000") || closed != 3 {
+			t.Errorf("%v, and %d of three were closed", err, closed)
 		}
 	})
 }

@@ -24,7 +24,7 @@ type stmt struct {
 	inner driver.Stmt
 	conn  *conn
 	query string
-	bad   bool // not to be kept: an error may be its own
+	bad   bool // not to be kept
 }
 
 var (
@@ -49,9 +49,11 @@ func (c *conn) PrepareContext(ctx context.Context, query string) (driver.Stmt, e
 		o := c.begin("prepare", false)
 		inner, err := prepare(ctx, c.inner, query)
 		if err = o.end(ctx, err); err != nil {
+			c.forget(ctx) // there may be too many
 			return nil, err
 		}
 		s = &stmt{inner: inner, conn: c, query: query}
+		s.bad = c.txs > 0 // behind PgBouncer another transaction meets another server, which has not prepared it
 	}
 	if _, ok := s.inner.(columnConverter); ok {
 		return converting{s}, nil
@@ -116,10 +118,13 @@ func (c *conn) drop(s *stmt) error {
 	return err
 }
 
-// forget drops all statements that are kept, because of a text that may be anything.
-func (c *conn) forget(args []driver.NamedValue) {
-	if len(args) > 0 {
+// forget drops all statements that are kept, until ctx ends.
+func (c *conn) forget(ctx context.Context) {
+	if len(c.stmts.kept) == 0 {
 		return
+	}
+	if c.wire != nil {
+		defer context.AfterFunc(ctx, c.cut)()
 	}
 	for _, s := range c.stmts.kept {
 		c.drop(s) // what speaks against it the text will meet too

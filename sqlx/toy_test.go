@@ -33,11 +33,13 @@ type stage struct {
 	dialer *sqlx.Dialer
 	path   netpath.Profile
 
-	liar bool                               // the driver says ErrBadConn whatever was sent, as lib/pq does
-	hook func(op string) error              // called first in each of the driver's methods
-	seen func(c net.Conn, line string) bool // the server's; it reports whether it has dealt with the line
-	db   *sql.DB
-	of   *sqlx.Connector
+	liar     bool                               // the driver says ErrBadConn whatever was sent, as lib/pq does
+	promises bool                               // the driver says of errors that they are safe to retry
+	mute     bool                               // the driver has no Validator
+	hook     func(op string) error              // called first in each of the driver's methods
+	seen     func(c net.Conn, line string) bool // the server's; it reports whether it has dealt with the line
+	db       *sql.DB
+	of       *sqlx.Connector
 
 	mu    sync.Mutex // guards the fields below
 	ran   map[string]int
@@ -186,6 +188,12 @@ func (t toy) Connect(ctx context.Context) (driver.Conn, error) {
 	if _, err := tc.ask(ctx, "hello"); err != nil {
 		return nil, err
 	}
+	if t.s.mute {
+		return struct {
+			driver.Conn
+			driver.ExecerContext
+		}{tc, tc}, nil
+	}
 	return tc, nil
 }
 
@@ -210,6 +218,10 @@ type toyError string
 func (e toyError) Error() string    { return "toy: " + string(e) }
 func (e toyError) SQLState() string { return string(e) }
 
+type promise struct{ error }
+
+func (promise) SafeToRetry() bool { return true }
+
 // ask sends a line and waits for the answer.
 func (c *toyConn) ask(ctx context.Context, line string) (n int, err error) {
 	verb, _, _ := strings.Cut(line, " ")
@@ -232,12 +244,18 @@ func (c *toyConn) ask(ctx context.Context, line string) (n int, err error) {
 	}
 	if err != nil {
 		c.dead = true
+		if ctx.Err() != nil && c.s.mute {
+			return n, ctx.Err() // it is closed later
+		}
 		c.net.Close()
 		if ctx.Err() != nil {
 			return n, ctx.Err()
 		}
 		if c.s.liar {
 			return n, driver.ErrBadConn
+		}
+		if c.s.promises {
+			return n, promise{err}
 		}
 		return n, err
 	}

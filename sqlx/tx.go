@@ -12,9 +12,11 @@ type tx struct {
 	ctx   context.Context
 }
 
+const commit = "commit"
+
 // Commit commits. An error during it leaves open whether it did, if it was sent.
 func (t *tx) Commit() error {
-	o := t.conn.begin("commit", true)
+	o := t.conn.begin(commit, true)
 	t.conn.txs--
 	return o.end(t.ctx, t.inner.Commit())
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/internal/e2e/drivers"
@@ -37,7 +35,7 @@ func exactlyOnce(r *work.Report) error {
 	if r.Full {
 		n, lasts = insertsFull, mostFull
 	}
-	return perform(2*len(drivers.Names), realIdle, func(st *stage) error {
+	return perform(2*len(drivers.Names), work.RealIdle, func(st *stage) error {
 		crowds, err := st.crowds(n)
 		if err != nil {
 			return err
@@ -46,7 +44,11 @@ func exactlyOnce(r *work.Report) error {
 		if err != nil {
 			return err
 		}
-		took, err := f.torment(crowds, lasts)
+		var all []*work.Crowd
+		for _, c := range crowds {
+			all = append(all, &c.Crowd)
+		}
+		took, toll, err := faults.Torment(all, lasts, f.do)
 		if err := errors.Join(err, f.close(), st.leave()); err != nil {
 			return err
 		}
@@ -57,7 +59,7 @@ func exactlyOnce(r *work.Report) error {
 		for i := 0; i < len(crowds); i += 2 {
 			noteInserts(r, rows, crowds[i], crowds[i+1])
 		}
-		noteFaults(r, f.toll, took)
+		faults.Note(r, toll, took)
 		return nil
 	})
 }
@@ -96,7 +98,12 @@ func (st *stage) crowd(who, driver string, i, inserts int) (*crowd, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &crowd{client: joined, base: i * insertsFull, sent: make([]insert, inserts)}
+	c := &crowd{client: joined, base: i * insertsFull}
+	c.Crowd = work.Crowd{
+		Ours: who == ours, Hands: inserters, Deadline: deadline,
+		Pause: func() time.Duration { return rand.N(pause) },
+		Send:  c.send, Judge: judge, Sent: make([]work.Sent, inserts),
+	}
 	c.prepared, err = c.db.Prepare(c.statement(c.placeholder(), service/2))
 	return c, err
 }
@@ -109,29 +116,6 @@ func (st *stage) table(driver string) error {
 	}
 	_, err = db.Exec("CREATE TABLE once (id bigint NOT NULL)")
 	return errors.Join(err, db.Close())
-}
-
-// torment lets the crowds send their INSERTs while faults happen, until those of ours are
-// done, and returns how long that took.
-func (f *fiend) torment(crowds []*crowd, lasts time.Duration) (took time.Duration, err error) {
-	begin := time.Now()
-	life, end := context.WithDeadline(context.Background(), begin.Add(lasts))
-	defer end()
-	var mine, all sync.WaitGroup
-	for _, c := range crowds {
-		c.begin = begin
-		if c.who == ours {
-			mine.Go(func() { c.send(life) })
-		} else {
-			all.Go(func() { c.send(life) })
-		}
-	}
-	all.Go(func() { err = f.harm(life, begin) })
-	mine.Wait()
-	took = time.Since(begin)
-	end()
-	all.Wait()
-	return took, err
 }
 
 // stored is how many rows there are of each id. Nothing that was sent before can still
@@ -187,64 +171,21 @@ func (w way) String() string {
 // A crowd is those who use one client.
 type crowd struct {
 	*client
-	begin time.Time
-	base  int // of its ids
-	next  atomic.Int64
-	sent  []insert // each is written once, by whoever sends it
+	work.Crowd
+	base int // of its ids
 
 	prepared *sql.Stmt // once, whatever becomes of the connections
-}
-
-// An insert is one INSERT and its fate.
-type insert struct {
-	fate fate
-	err  error
 }
 
 func (c *crowd) id(i int) int { return c.base + i }
 
 func (c *crowd) way(i int) way { return way(i) % ways }
 
-// send sends all INSERTs, some at a time, until life ends.
-func (c *crowd) send(life context.Context) {
-	var all sync.WaitGroup
-	for range inserters {
-		all.Go(func() {
-			for c.ready(life) {
-				i := int(c.next.Add(1)) - 1
-				if i >= len(c.sent) {
-					return
-				}
-				c.sent[i] = c.once(life, i)
-			}
-		})
-	}
-	all.Wait()
+// send sends an INSERT.
+func (c *crowd) send(ctx context.Context, i int) error {
+	return heeding(ctx, func(ctx context.Context) error { return c.insert(ctx, c.way(i), c.id(i)) })
 }
 
-// ready waits as long as everybody rests, and a little in any case. It reports false if
-// life has ended.
-func (c *crowd) ready(life context.Context) bool {
-	return until(life, time.Now().Add(rand.N(pause)+resting(time.Since(c.begin))))
-}
-
-// once sends an INSERT, once as far as it is concerned.
-func (c *crowd) once(life context.Context, i int) insert {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(life), deadline)
-	defer cancel()
-	defer context.AfterFunc(life, func() {
-		if c.who != ours { // what ours has begun is ended
-			cancel()
-		}
-	})()
-	err := heeding(ctx, func(ctx context.Context) error { return c.insert(ctx, c.way(i), c.id(i)) })
-	if err != nil && context.Cause(ctx) == context.Canceled {
-		return insert{}
-	}
-	return insert{judge(err), err}
-}
-
-// insert sends an INSERT.
 func (c *crowd) insert(ctx context.Context, w way, id int) error {
 	takes := rand.N(service)
 	if w == text {

@@ -100,7 +100,7 @@ func (st *stage) meet(a accident, who string, first int, lasts time.Duration, me
 		if err != nil {
 			return err
 		}
-		s := &stream{client: c}
+		s := newStream(c)
 		streams = append(streams, s)
 		met[pool{who, driver}] = s
 	}
@@ -120,9 +120,9 @@ func (st *stage) run(streams []*stream, a accident, lasts time.Duration) error {
 	}
 	begin := time.Now()
 	for _, s := range streams {
-		all.Go(func() { s.flow(begin, before+lasts) })
+		all.Go(func() { s.Flow(begin, before+lasts, s.askAt) })
 	}
-	until(context.Background(), begin.Add(before))
+	work.Until(context.Background(), begin.Add(before))
 	err := st.befall(streams, a)
 	all.Wait()
 	for _, s := range streams {
@@ -142,7 +142,7 @@ func (st *stage) befall(streams []*stream, a accident) error {
 	if err := a.strike(st); err != nil {
 		return err
 	}
-	until(context.Background(), struck.Add(outage))
+	work.Until(context.Background(), struck.Add(outage))
 	err := a.mend(st)
 	for _, s := range streams {
 		err = errors.Join(err, st.mark(s, &s.mended))
@@ -163,10 +163,10 @@ func noteFailover(r *work.Report, a accident, own, peer *stream) {
 		return work.Told(figure, unit, of(own)).At(own.driver, a.name).Beside(peer.who, of(peer))
 	}
 	mine, theirs := own.late(), peer.late()
-	r.Note(note("queries from then on", "", func(s *stream) work.Reading { return work.Number(s.late().all()) }))
-	r.Note(note("failed", "", func(s *stream) work.Reading { return work.Number(s.late().failed) }).
-		Said(mine.causes.Err(), theirs.causes.Err()))
-	r.Note(note("late by, p99", "s", func(s *stream) work.Reading { return s.late().quantile(0.99) }))
+	r.Note(note("queries from then on", "", func(s *stream) work.Reading { return work.Number(s.late().All()) }))
+	r.Note(note("failed", "", func(s *stream) work.Reading { return work.Number(s.late().Failed) }).
+		Said(mine.Causes.Err(), theirs.Causes.Err()))
+	r.Note(note("late by, p99", "s", func(s *stream) work.Reading { return s.late().Quantile(0.99) }))
 	r.Note(note("it was over after", "s", func(s *stream) work.Reading { return work.Seconds(s.mended.at.Sub(s.struck.at)) }))
 	r.Note(note("all well again after", "s", (*stream).recovery))
 	r.Note(note("connections dialed until it was over", "", func(s *stream) work.Reading { return work.Number(s.mended.dials - s.struck.dials) }))

@@ -111,7 +111,7 @@ func (st *stage) sleep(naps []nap, silence time.Duration) error {
 			return err
 		}
 	}
-	until(context.Background(), time.Now().Add(silence))
+	work.Until(context.Background(), time.Now().Add(silence))
 	everyone(naps, func(n *nap) error { n.use(); return nil })
 	for i := range naps {
 		if naps[i].after, err = st.opened(naps[i].client); err != nil {

@@ -22,7 +22,6 @@ type stage struct {
 	*natlab.Lab
 	postgres, mariadb *servers.Server
 	clients           []*client
-	strikes           int // of faults, so far
 }
 
 // Where they listen, on every address of the lab.
@@ -122,16 +121,4 @@ func (st *stage) cut(c net.Conn) error {
 func (st *stage) nft(rules string) error {
 	_, err := st.Exec(context.Background(), "gateway", "nft", rules)
 	return err
-}
-
-// until waits for a time. It reports false if ctx ends before.
-func until(ctx context.Context, at time.Time) bool {
-	t := time.NewTimer(time.Until(at))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

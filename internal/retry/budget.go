@@ -1,6 +1,7 @@
 package retry
 
 import (
+	"cmp"
 	"sync"
 	"time"
 )
@@ -40,8 +41,12 @@ const (
 // retry.
 const MaxBudgets = 10_000
 
-// Earn gives a destination a share of a retry more.
+// Earn gives a destination a share of a retry more: that of Policy.Budget.
 func (b *Budgets[K]) Earn(to K, share float64) {
+	if share < 0 {
+		return
+	}
+	share = cmp.Or(share, defaultShare)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if left := b.budgetLocked(to); left != nil {
@@ -49,8 +54,12 @@ func (b *Budgets[K]) Earn(to K, share float64) {
 	}
 }
 
-// Spend takes a retry from a destination, if it has one.
-func (b *Budgets[K]) Spend(on K) bool {
+// Spend takes a retry from a destination, and reports whether it has one. Those of a
+// negative share cost nothing.
+func (b *Budgets[K]) Spend(on K, share float64) bool {
+	if share < 0 {
+		return true
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	left := b.budgetLocked(on)

@@ -34,6 +34,10 @@ type scenario struct {
 	run  func(s *subject)
 	only string // the driver that it is about; empty: all
 	not  string // the driver that does otherwise each time; empty: none
+
+	// doubt: a connection is lost on the way, so that natwise asks the idle ones, and may
+	// open one that is needed meanwhile.
+	doubt bool
 }
 
 func (c scenario) applies(name string) bool {
@@ -136,7 +140,9 @@ func observe(t *testing.T, c scenario, name string, at drivers.Server, over bool
 	t.Run(side, func(t *testing.T) {
 		s := newSubject(t, name, at, over)
 		c.run(s)
-		s.see("connections opened", s.opened.Load())
+		if !c.doubt {
+			s.see("connections opened", s.opened.Load())
+		}
 		seen = s.seen
 	})
 	return seen

@@ -45,10 +45,14 @@ var differences = map[key]difference{
 	{drivers.PQ, duringQuery, "close"}:   {"sql: connection is already closed", success, stays},
 	{drivers.MySQL, duringQuery, "Exec"}: {"invalid connection", mayHaveRun + "invalid connection", says},
 
-	{drivers.PGX, duringTx, "after the end"}:   {terminated, badConn, unsent},
-	{drivers.PGX, duringTx, "commit"}:          {"conn closed", notSent + "conn closed", says},
-	{drivers.MySQL, duringTx, "after the end"}: {"invalid connection", badConn, unsent},
-	{drivers.MySQL, duringTx, "commit"}:        {"invalid connection", notSent + "invalid connection", says},
+	{drivers.PGX, duringTx, "after the end"}:                                  {terminated, badConn, unsent},
+	{drivers.PGX, duringTx, "commit"}:                                         {"conn closed", notSent + "conn closed", says},
+	{drivers.PQ, duringTx, "commit"}:                                          {badConn, notSent + "driver: bad connection", says},
+	{drivers.PQ, "two transactions at a time", "closed"}:                      {"sql: connection is already closed", success, stays},
+	{drivers.PQ, "two transactions at a time", "the first"}:                   {badConn, notSent + "driver: bad connection", says},
+	{drivers.PQ, "a transaction whose context ends during a query", "commit"}: {badConn, notSent + "driver: bad connection", says},
+	{drivers.MySQL, duringTx, "after the end"}:                                {"invalid connection", badConn, unsent},
+	{drivers.MySQL, duringTx, "commit"}:                                       {"invalid connection", notSent + "invalid connection", says},
 
 	{drivers.MySQL, "a result that stays open while others come", "end"}:         {"invalid connection", notSent + "invalid connection", says},
 	{drivers.MySQL, "a transaction whose context ends during a query", "commit"}: {"context deadline exceeded", notSent + "context deadline exceeded", says},

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -46,47 +44,42 @@ func blacken(r *work.Report, over string, lasts time.Duration) (err error) {
 	var streams []*stream
 	var all sync.WaitGroup
 	for _, c := range st.clients {
-		s := &stream{client: c}
+		s := newStream(c)
 		streams = append(streams, s)
 		all.Go(func() { s.park(parked) })
 	}
 	all.Wait()
 	begin := time.Now()
 	for _, s := range streams {
-		all.Go(func() { s.flow(begin, before+lasts) })
+		all.Go(func() { s.Flow(begin, before+lasts, s.askAt) })
 	}
-	until(context.Background(), begin.Add(before))
+	work.Until(context.Background(), begin.Add(before))
 	if err := st.Forget(); err != nil {
 		return err
 	}
 	forgotten := time.Now()
 	all.Wait()
-	own := streams[0].between(forgotten, never)
+	own := streams[0].Between(forgotten, never)
 	for _, other := range streams[1:] {
-		noteLate(r, over, own, other.client.who, other.between(forgotten, never))
-		own.causes = nil // they are told once
+		noteLate(r, over, own, other.client.who, other.Between(forgotten, never))
+		own.Causes = nil // they are told once
 	}
 	// A machine that is too busy to keep up before is no witness of what comes after.
-	r.Note(told(over, "later by, p99, until then", "s", streams[0].between(begin, forgotten).quantile(0.99)))
+	r.Note(told(over, "later by, p99, until then", "s", streams[0].Between(begin, forgotten).Quantile(0.99)))
 	return nil
 }
 
 // never is when nothing is answered any more.
-var never = time.Now().Add(24 * time.Hour)
+var never time.Time
 
-// A stream is requests that come whether others are answered or not.
+// A stream is what one client is asked.
 type stream struct {
+	work.Stream
 	client *client
-
-	mu   sync.Mutex // guards asks
-	asks []ask
 }
 
-// An ask is one request.
-type ask struct {
-	due, over time.Time
-	late      time.Duration // later than it had to be
-	err       error
+func newStream(of *client) *stream {
+	return &stream{client: of, Stream: work.Stream{Every: rate, Deadline: deadline}}
 }
 
 // park asks n times at once, so that there are as many connections.
@@ -98,78 +91,24 @@ func (s *stream) park(n int) {
 	wg.Wait()
 }
 
-// flow asks at the rate and returns when all is answered.
-func (s *stream) flow(begin time.Time, lasts time.Duration) {
-	var wg sync.WaitGroup
-	for due := time.Duration(0); due < lasts; due += rate {
-		until(context.Background(), begin.Add(due))
-		wg.Go(func() { s.ask(begin.Add(due), rand.N(most)) })
-	}
-	wg.Wait()
-}
+func (s *stream) askAt(due time.Time) { s.ask(due, rand.N(most)) }
 
 func (s *stream) ask(due time.Time, takes time.Duration) {
-	ctx, cancel := context.WithDeadline(context.Background(), due.Add(deadline))
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/wait?for=%v", s.client.base, takes), nil)
-	if err == nil {
-		err = s.client.answered(req, fmt.Sprint(due.UnixNano()))
-	}
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asks = append(s.asks, ask{due, now, now.Sub(due) - takes, err})
-}
-
-// between returns what was over, answered or not, within that time.
-func (s *stream) between(begin, end time.Time) lateness {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var l lateness
-	for _, a := range s.asks {
-		switch {
-		case a.over.Before(begin) || a.over.After(end):
-		case a.err != nil:
-			l.failed++
-			l.causes.Add(a.err)
-		default:
-			l.late = append(l.late, a.late)
+	s.Ask(due, takes, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s/wait?for=%v", s.client.base, takes), nil)
+		if err != nil {
+			return err
 		}
-	}
-	slices.Sort(l.late)
-	return l
-}
-
-// A lateness is how late requests were. Those that have failed are later than all.
-type lateness struct {
-	late   []time.Duration // sorted
-	failed int
-	causes work.Causes
-}
-
-func (l lateness) all() int { return len(l.late) + l.failed }
-
-// quantile returns the lateness that q of the requests do not exceed.
-func (l lateness) quantile(q float64) work.Reading {
-	i := max(1, int(math.Ceil(q*float64(l.all())))) - 1
-	if i < len(l.late) {
-		return work.Seconds(l.late[i])
-	}
-	return work.Reading{Value: deadline.Seconds(), More: true}
-}
-
-// over returns how many requests were later than d, or failed.
-func (l lateness) over(d time.Duration) int {
-	i, _ := slices.BinarySearch(l.late, d+1)
-	return l.all() - i
+		return s.client.answered(req, fmt.Sprint(due.UnixNano()))
+	})
 }
 
 // noteLate notes what became of ours, and of a peer's.
-func noteLate(r *work.Report, over string, own lateness, peer string, other lateness) {
-	r.Note(told(over, "requests answered later", "", work.Number(own.all())).Beside(peer, work.Number(other.all())))
-	r.Note(told(over, "failed", "", work.Number(own.failed)).Beside(peer, work.Number(other.failed)).Said(own.causes.Err(), other.causes.Err()).AtMost(0))
-	r.Note(told(over, "later by more than 1 s, or failed", "", work.Number(own.over(time.Second))).Beside(peer, work.Number(other.over(time.Second))))
-	r.Note(told(over, "later by, p99", "s", own.quantile(0.99)).Beside(peer, other.quantile(0.99)))
-	r.Note(told(over, "later by, p99.9", "s", own.quantile(0.999)).Beside(peer, other.quantile(0.999)).AtMost(lateBound))
-	r.Note(told(over, "later by at most", "s", own.quantile(1)).Beside(peer, other.quantile(1)))
+func noteLate(r *work.Report, over string, own work.Lateness, peer string, other work.Lateness) {
+	r.Note(told(over, "requests answered later", "", work.Number(own.All())).Beside(peer, work.Number(other.All())))
+	r.Note(told(over, "failed", "", work.Number(own.Failed)).Beside(peer, work.Number(other.Failed)).Said(own.Causes.Err(), other.Causes.Err()).AtMost(0))
+	r.Note(told(over, "later by more than 1 s, or failed", "", work.Number(own.Over(time.Second))).Beside(peer, work.Number(other.Over(time.Second))))
+	r.Note(told(over, "later by, p99", "s", own.Quantile(0.99)).Beside(peer, other.Quantile(0.99)))
+	r.Note(told(over, "later by, p99.9", "s", own.Quantile(0.999)).Beside(peer, other.Quantile(0.999)).AtMost(lateBound))
+	r.Note(told(over, "later by at most", "s", own.Quantile(1)).Beside(peer, other.Quantile(1)))
 }

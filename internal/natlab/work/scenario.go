@@ -4,6 +4,10 @@
 // A Command is such a main whose scenarios have figures of their own: it plays Acts, and
 // prints what they Note.
 //
+// What may run only once a Crowd sends while the faults of a Schedule happen; how often
+// each of it has run makes a Verdict. A Stream tells how late answers are when all goes
+// wrong at once.
+//
 // A Stage is a fresh lab with one kind of client in it, so that the ports which
 // one client leaves behind are not met by the next.
 package work
