@@ -189,7 +189,7 @@ func (c *conn) beat(ctx context.Context) error {
 		if err := c.ping(ctx, p); err != nil {
 			return err
 		}
-	case c.of.shaken.Load():
+	case c.wire != nil && c.of.shaken.Load():
 		return errUnasked // others were lost, and this one cannot prove anything
 	}
 	if c.wire != nil && c.wire.flow != nil && !c.wire.flow.ParkAgain(c.turn) {
