@@ -15,10 +15,10 @@
 // so often that the path does not forget them.
 //
 // A statement is run once. Drivers return driver.ErrBadConn, which has database/sql run
-// it again on another connection, although it was sent (lib/pq after an EOF; pgx 5.9 and
-// 5.10). Here that counts only if not a byte was written since the operation began, or
-// it does no harm twice; otherwise the error is a *LostError, which says that it may have
-// run.
+// it again on another connection, although it was sent (after an EOF lib/pq 1.12 does, and
+// pgx from 5.9 to 5.12). Here that counts only if not a byte was written since the
+// operation began, or it does no harm twice; otherwise the error is a *LostError, which
+// says that it may have run.
 //
 // Three doors lead in, each further than the one before:
 //
