@@ -382,8 +382,9 @@ func (c *Conn) Unpark() (Turn, error) {
 // nothing is known against it.
 //
 // It returns io.EOF if the peer's FIN has come, with what is unread before it;
-// ErrEnded after a RST or a verdict of the kernel's; ErrRetired; or
-// net.ErrClosed. What is unread on a parked connection was not asked for, but
+// ErrEnded after a RST or a verdict of the kernel's; ErrRetired; or net.ErrClosed.
+// With ErrEnded and net.ErrClosed comes the *BlackholeError by which the connection was
+// given up, if it was. What is unread on a parked connection was not asked for, but
 // need not be a fault: below TLS 1.3 it may be session tickets. What TLS has read
 // ahead is not unread here. Deadlines do not matter.
 //

@@ -166,3 +166,15 @@ func TestWhereNobodyCanLookPeekSaysWhatReadMet(t *testing.T) {
 	io.Copy(io.Discard, plain{c})
 	wantPeek(t, c, 0, io.EOF)
 }
+
+func TestPeekSaysWhyAConnectionThatIsClosedWasGivenUp(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	c := keepalive.Watch(near, keepalive.Plan{}, func(keepalive.Ending) {})
+	c.GiveUp(&keepalive.BlackholeError{Evidence: keepalive.Others})
+	c.Close()
+	var hole *keepalive.BlackholeError
+	if _, err := c.Peek(); !errors.Is(err, net.ErrClosed) || !errors.As(err, &hole) || hole.Evidence != keepalive.Others {
+		t.Errorf("got %v", err)
+	}
+}

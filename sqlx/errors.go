@@ -46,7 +46,7 @@ func (e *LostError) SafeToRetry() bool { return !e.Sent }
 type unsentError struct{ err error }
 
 func (e *unsentError) Error() string {
-	return "sqlx: connection lost before it was used: " + e.err.Error()
+	return "sqlx: connection lost, which is safe to try again: " + e.err.Error()
 }
 func (e *unsentError) Unwrap() []error   { return []error{driver.ErrBadConn, e.err} }
 func (e *unsentError) SafeToRetry() bool { return true }

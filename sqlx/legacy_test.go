@@ -413,8 +413,8 @@ var oldUses = []struct {
 		_, err = c.PrepareContext(ended, "late")
 		see(err)
 		_, err = c.BeginTx(ended, nil)
-		see(err)
 		synctest.Wait() // a driver may not have looked, and database/sql rolls back
+		see(err)
 		see(c.PingContext(ended))
 		see(c.Close())
 	}},

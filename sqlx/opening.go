@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/natwise/natwise/dialer"
@@ -86,31 +87,32 @@ func (o *opening) connect(ctx context.Context, d *dialer.Dialer, to target) (net
 // has said something.
 func (o *opening) end(good bool) (used *wire) {
 	o.mu.Lock()
-	defer o.mu.Unlock()
 	o.over = true
-	if o.reserved != nil {
-		o.reserved.Release()
-		o.reserved = nil
+	reserved, dialed := o.reserved, o.dialed
+	o.reserved, o.dialed = nil, nil
+	o.mu.Unlock()
+	if reserved != nil {
+		reserved.Release()
 	}
-	for _, w := range o.dialed {
+	for _, w := range dialed {
 		if good && !w.Closed() && (used == nil || w.BytesWritten() > 0) {
 			used = w
 		}
 	}
-	for _, w := range o.dialed {
+	for _, w := range dialed {
 		if w != used {
 			w.Close()
 		}
 	}
-	o.dialed = nil
 	return used
 }
 
 // abort closes what was dialed so far: the driver has taken too long.
 func (o *opening) abort() {
 	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, w := range o.dialed {
+	dialed := slices.Clone(o.dialed)
+	o.mu.Unlock()
+	for _, w := range dialed {
 		w.Close()
 	}
 }

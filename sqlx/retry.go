@@ -145,12 +145,11 @@ func (p *Policy) afterRollback(ctx context.Context, failed, rollback error) bool
 	return lost(failed) || lost(rollback)
 }
 
-// unsent reports whether nothing of an operation was sent. Drivers say so, too, but not
-// always rightly: pgx 5.12 of a COMMIT whose connection was lost.
+// unsent reports whether nothing of a COMMIT was sent. Drivers say so, too, but not
+// always rightly: pgx 5.12 of one whose connection was lost.
 func unsent(err error) bool {
-	var before *unsentError
-	var during *LostError
-	return errors.As(err, &before) || errors.As(err, &during) && !during.Sent
+	var lost *LostError
+	return errors.As(err, &lost) && !lost.Sent
 }
 
 // undone reports whether err says that the server has undone the transaction.

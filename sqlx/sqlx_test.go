@@ -656,16 +656,29 @@ func TestAStatementOfATransactionIsNotKept(t *testing.T) {
 	})
 }
 
+// prepare prepares n statements and closes them, and returns how many of all the driver
+// has closed.
+func (s *stage) prepare(n int) (closed *int) {
+	closed = new(int)
+	s.hook = func(op string) error {
+		if op == "close-stmt" {
+			*closed++
+		}
+		return nil
+	}
+	for i := range n {
+		stmt, err := s.db.Prepare(fmt.Sprint("insert ", i))
+		if err != nil {
+			s.Fatal(err)
+		}
+		stmt.Close()
+	}
+	return closed
+}
+
 // MySQL has room for so many on all connections together.
 func TestStatementsMakeRoomWhenOneCannotBePrepared(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
-		closed := 0
-		s.hook = func(op string) error {
-			if op == "close-stmt" {
-				closed++
-			}
-			return nil
-		}
 		s.seen = func(c net.Conn, line string) bool {
 			if line == "prepare one too many" {
 				io.WriteString(c, "error 42000\n")
@@ -674,38 +687,19 @@ func TestStatementsMakeRoomWhenOneCannotBePrepared(t *testing.T) {
 			return false
 		}
 		s.open(sqlx.Config{Max: 1})
-		for i := range 3 {
-			stmt, err := s.db.Prepare(fmt.Sprint("insert ", i))
-			if err != nil {
-				t.Fatal(err)
-			}
-			stmt.Close()
-		}
-		if _, err := s.db.Prepare("one too many"); err != toyError("42000") || closed != 3 {
-			t.Errorf("%v, and %d of three were closed", err, closed)
+		closed := s.prepare(3)
+		if _, err := s.db.Prepare("one too many"); err != toyError("42000") || *closed != 3 {
+			t.Errorf("%v, and %d of three were closed", err, *closed)
 		}
 	})
 }
 
 func TestOnlySoManyStatementsAreKept(t *testing.T) {
 	onStage(t, 4, func(t *testing.T, s *stage) {
-		closed := 0
-		s.hook = func(op string) error {
-			if op == "close-stmt" {
-				closed++
-			}
-			return nil
-		}
 		s.open(sqlx.Config{Statements: 2})
-		for i := range 5 {
-			stmt, err := s.db.Prepare(fmt.Sprint("insert ", i))
-			if err != nil {
-				t.Fatal(err)
-			}
-			stmt.Close()
-		}
-		if closed != 3 {
-			t.Errorf("%d of 5 statements were closed, want all but two", closed)
+		closed := s.prepare(5)
+		if *closed != 3 {
+			t.Errorf("%d of 5 statements were closed, want all but two", *closed)
 		}
 	})
 }
