@@ -173,7 +173,7 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *ro
 	if l.spareFlow = nil; f == nil {
 		f = new(flow)
 	}
-	*f = flow{owes: len(c.owes), grants: grants, remote: c.dst}
+	*f = flow{owes: len(c.owes), grants: grants, host: r.address, remote: c.dst}
 	if l.began.IsZero() {
 		l.began = now
 	}
@@ -189,6 +189,7 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *ro
 		}
 		a.total++
 		a.asked++
+		f.pressed = f.pressed || a.limit != netpath.None && a.total*5 >= a.limit*4
 		s.flows++
 		if i == 0 {
 			a.live.push(f)

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -126,17 +127,42 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 // Nothing is sent. Dial it or Release it soon: it counts as one of the 16 dials
 // that an account with a limit may have under way. The error is a *DialError.
 func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reservation, error) {
-	t, err := d.target(ctx, network, address)
-	if err != nil {
+	l := d.ledger()
+	if err := l.init(); err != nil {
 		return nil, &DialError{network, address, err}
 	}
-	return d.reserve(ctx, t, d.request(ctx, t.host, t.candidates))
+	setup := telemetry.SetupOf(ctx) // a pool's, which goes on when this is over
+	own := setup == nil
+	if own {
+		setup = l.scope.Setup(ctx, "", address)
+	}
+	began := time.Now()
+	t, err := d.target(ctx, network, address)
+	if t.setup = setup; t.host != "" && !isAddress(t.host) {
+		setup.Phase("DNS lookup", t.host, began, err)
+	}
+	if err != nil {
+		if own {
+			setup.End(err)
+		}
+		return nil, &DialError{network, address, err}
+	}
+	r, err := d.reserve(ctx, t, d.request(ctx, t))
+	if err == nil {
+		r.own = own
+	}
+	return r, err
+}
+
+func isAddress(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // request is what a context asks for.
-func (d *Dialer) request(ctx context.Context, host string, candidates []candidate) request {
+func (d *Dialer) request(ctx context.Context, t target) request {
 	r := request{
-		owner: owner{by: d, host: host}, candidates: candidates,
+		owner: owner{by: d, host: t.host}, address: t.address, candidates: t.candidates,
 		control: ctx.Value(controlKey) != nil, patient: ctx.Value(patienceKey) != nil,
 	}
 	if o := ctx.Value(ownerKey); o != nil {
@@ -147,13 +173,12 @@ func (d *Dialer) request(ctx context.Context, host string, candidates []candidat
 
 func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation, error) {
 	l := d.ledger()
-	if err := l.init(); err != nil {
-		return nil, &DialError{t.network, t.address, err}
-	}
 	r.candidates = l.owing(t.network, r.candidates)
 	start := time.Now()
 	f, at, waited, err := l.reserve(ctx, r)
+	l.tellTaken(ctx, r, f, at, waited, start, err)
 	if waited {
+		t.setup.Phase("wait_for_port", t.address, start, err)
 		d.observe(Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err})
 	}
 	if err != nil {
@@ -175,6 +200,7 @@ type Reservation struct {
 	request
 	chosen  candidate // no longer among request.candidates
 	flow    *flow
+	own     bool // target.setup is nobody else's
 	used    *atomic.Bool
 	cleanup runtime.Cleanup
 }
@@ -218,8 +244,17 @@ func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, &DialError{r.target.network, r.target.address, errUsed}
 	}
 	r.cleanup.Stop()
+	c, err := r.dial(ctx)
+	if r.own {
+		r.target.setup.End(err)
+	}
+	return c, err
+}
+
+func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 	c, err := r.connect(ctx)
 	if err == nil {
+		r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
 		return c, nil
 	}
 	if len(r.candidates) == 0 || ctx.Err() != nil {
@@ -332,7 +367,9 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 	start := time.Now()
 	conn, err := d.connect(ctx, t.network, c)
 	took := time.Since(start)
+	t.setup.Phase("socket connect", c.dst.String(), start, err)
 	if err != nil {
+		l.scope.Failed(ctx, t.address, c.dst, took, err)
 		how, sent := dialEnding(err)
 		if !sent {
 			l.drop(f)
@@ -342,13 +379,14 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 		d.observe(Event{Kind: Failed, Host: t.address, Remote: c.dst, Took: took, Err: err})
 		return nil, err
 	}
-	return d.watch(conn, t, f, c, took), nil
+	return d.watch(ctx, conn, t, f, c, took), nil
 }
 
 // watch makes a Conn of a connection that is there.
-func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
+func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
 	l := d.ledger()
 	k := &keeper{dialer: d, target: t, way: c, flow: f, exempt: len(c.owes) == 0, born: time.Now(), local: addrPort(conn.LocalAddr())}
+	k.peer = l.scope.Opened(ctx, t.address, c.dst, took)
 	plan := k.plan()
 	kc := keepalive.Watch(conn, plan, k.ended)
 	refused := kc.Follow(plan)
@@ -356,7 +394,7 @@ func (d *Dialer) watch(conn net.Conn, t target, f *flow, c candidate, took time.
 		kc.WhenSurvived(func(gap time.Duration) { d.Learner.Survived(k.key(), gap) })
 	}
 	l.detector.Guard(kc, k.key(), k)
-	l.connected(f, kc)
+	l.connected(f, kc, k)
 	if learned := k.plan(); learned != plan {
 		kc.Follow(learned) // just now
 	}
@@ -485,6 +523,7 @@ type target struct {
 	network, address string // as they were asked for
 	host             string
 	candidates       []candidate
+	setup            *telemetry.Setup
 }
 
 // target checks what was asked for and resolves it.

@@ -33,6 +33,15 @@ func (e *BudgetError) Unwrap() []error {
 	return []error{ErrBudget, e.Err}
 }
 
+// ErrorType is what telemetry says of the error: a budget that is exhausted, unless the wait
+// was called off.
+func (e *BudgetError) ErrorType() string {
+	if errors.Is(e.Err, context.Canceled) {
+		return "canceled"
+	}
+	return "natwise.budget_exhausted"
+}
+
 // Timeout reports whether a deadline ended the wait, as net.Error wants it.
 func (e *BudgetError) Timeout() bool { return timeout(e.Err) }
 

@@ -35,7 +35,10 @@ type flow struct {
 	reclaimed bool
 	how       keepalive.How // when cooling
 	release   time.Time     // when cooling
+	pressed   bool          // four fifths of a limit were taken with it
 	conn      weak.Pointer[keepalive.Conn]
+	keeper    *keeper        // while there is a connection
+	host      string         // as it was asked for, with its port
 	local     netip.AddrPort // zero until connected
 	remote    netip.AddrPort
 
@@ -88,6 +91,7 @@ type waiter struct {
 // A request is what a dial asks of the ledger.
 type request struct {
 	owner      owner
+	address    string // as it was asked for
 	control    bool
 	patient    bool        // WithoutMaxWait
 	candidates []candidate // best first

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -22,6 +23,11 @@ type keeper struct {
 	local  netip.AddrPort
 
 	doubted atomic.Bool // it was asked whether it lives, and did not answer
+
+	peer   *telemetry.Peer
+	uses   atomic.Uint64          // exchanges that were begun, as pools say
+	serves atomic.Int32           // of those under way
+	reason atomic.Pointer[string] // why its owner closes it; nil: nobody said
 }
 
 var _ keepalive.Owner = (*keeper)(nil)
@@ -50,6 +56,7 @@ func (k *keeper) event(e Event) Event {
 func (k *keeper) ended(e keepalive.Ending) {
 	ended := k.event(Event{Kind: Ended, Took: time.Since(k.born), Ending: e, Err: e.Err})
 	ended.Retired = k.dialer.ledger().ended(k.flow, e)
+	k.tellEnded(ended)
 	k.dialer.observe(ended)
 	if why := blackhole(e.Err); why != nil {
 		k.doubt(why)
@@ -105,10 +112,14 @@ func (k *keeper) replan() {
 // Try opens a control connection the same way. Nothing is sent on it, so that it
 // may end in whichever way frees its port soonest.
 func (k *keeper) Try(ctx context.Context) error {
-	r, err := k.dialer.reserve(ctx, k.target, k.dialer.request(WithControl(ctx), k.target.host, []candidate{k.way}))
+	t := k.target
+	t.candidates = []candidate{k.way}
+	t.setup = k.dialer.ledger().scope.Setup(ctx, "", t.address)
+	r, err := k.dialer.reserve(ctx, t, k.dialer.request(WithControl(ctx), t))
 	if err != nil {
 		return err
 	}
+	r.own = true
 	c, err := r.Dial(ctx)
 	if err != nil {
 		return err

@@ -3,12 +3,18 @@ package dialer
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/natwise/natwise/dialer/budget"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -44,6 +50,20 @@ type Ledger struct {
 	// Negative: there was no such process.
 	Ramp time.Duration
 
+	// MeterProvider and TracerProvider are where OpenTelemetry has metrics and spans from:
+	// of this ledger's ports, and of all pools that have their connections from it. Nil: the
+	// global one, which may be set later, and does nothing before.
+	MeterProvider  metric.MeterProvider
+	TracerProvider trace.TracerProvider
+
+	// Logger is warned, at most once a minute of the same: four fifths of a limit are taken,
+	// nobody got a port in time, packets vanish, a connection was dropped without Close.
+	// Nil: nobody is.
+	Logger *slog.Logger
+
+	// Name tells this ledger from others in telemetry, where there are several.
+	Name string
+
 	detector keepalive.Detector // of connections whose packets vanish
 	learner  keepalive.Learner  // of dialers that name no other
 
@@ -51,6 +71,7 @@ type Ledger struct {
 
 	once  sync.Once
 	bad   error // Path does not validate
+	scope *telemetry.Scope
 	path  netpath.Profile
 	told  chan struct{} // Budget's signal; nil without a Budget
 	limit [maxKeys]int  // by scope
@@ -98,6 +119,10 @@ const (
 
 func (l *Ledger) init() error {
 	l.once.Do(func() {
+		l.scope = telemetry.New(telemetry.Config{
+			Name: l.Name, MeterProvider: l.MeterProvider, TracerProvider: l.TracerProvider, Logger: l.Logger,
+			Snapshot: snapshots(weak.Make(l)),
+		})
 		if l.bad = l.Path.Validate(); l.bad != nil {
 			return
 		}

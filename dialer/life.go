@@ -20,12 +20,12 @@ func (l *Ledger) dial(f *flow) {
 }
 
 // connected says that f carries a connection.
-func (l *Ledger) connected(f *flow, c *keepalive.Conn) {
+func (l *Ledger) connected(f *flow, c *keepalive.Conn, k *keeper) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	f.stage = open
-	f.conn = weak.Make(c)
+	f.conn, f.keeper = weak.Make(c), k
 	f.local = addrPort(c.LocalAddr())
 	for _, d := range f.debts() {
 		d.account.dialing--
@@ -125,6 +125,7 @@ func (l *Ledger) coolLocked(now time.Time, f *flow, e keepalive.Ending) {
 		return // exempt
 	}
 	f.at[0].account.live.remove(f)
+	f.keeper = nil // nobody uses it any more
 	if f.stage == open && len(f.grants) > 0 {
 		if l.revocable--; l.revocable == 0 {
 			close(l.deaf)

@@ -3,10 +3,12 @@ package dialer
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+	"weak"
 
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -177,9 +179,26 @@ func (s State) String() string {
 type Flow struct {
 	Local  netip.AddrPort // zero until connected
 	Remote netip.AddrPort
+	Host   string // as it was asked for, with its port
 	State  State
 	How    keepalive.How // for Cooling
 	Free   time.Duration // for Cooling: until the port comes free
+
+	Age    time.Duration // of a connection
+	Uses   uint64        // exchanges that pools have begun on it
+	Serves int           // of those under way
+	Trace  string        // the trace in which it was opened, if there is one
+
+	conn weak.Pointer[keepalive.Conn]
+}
+
+// Info returns what the kernel knows of a flow's connection. The error is an
+// error if it has none, or does not tell.
+func (f Flow) Info() (keepalive.Info, error) {
+	if c := f.conn.Value(); c != nil {
+		return c.Info()
+	}
+	return keepalive.Info{}, net.ErrClosed
 }
 
 // Flows returns a copy of every flow that holds a port, in no order.
@@ -194,15 +213,26 @@ func (l *Ledger) Flows() []Flow {
 	var flows []Flow
 	for _, a := range l.accounts {
 		for f := a.live.head; f != nil; f = f.next {
-			flows = append(flows, Flow{Local: f.local, Remote: f.remote, State: f.state()})
+			flows = append(flows, f.describe(now))
 		}
 	}
 	for i := range l.cool {
 		for f := l.cool[i].head; f != nil; f = f.next {
-			flows = append(flows, Flow{f.local, f.remote, Cooling, f.how, f.release.Sub(now)})
+			flows = append(flows, Flow{Local: f.local, Remote: f.remote, Host: f.host, State: Cooling, How: f.how, Free: f.release.Sub(now)})
 		}
 	}
 	return flows
+}
+
+func (f *flow) describe(now time.Time) Flow {
+	d := Flow{Local: f.local, Remote: f.remote, Host: f.host, State: f.state(), conn: f.conn}
+	if k := f.keeper; k != nil {
+		d.Age, d.Uses, d.Serves = now.Sub(k.born), k.uses.Load(), int(k.serves.Load())
+		if at := k.target.setup.Context(); at.IsValid() {
+			d.Trace = at.TraceID().String()
+		}
+	}
+	return d
 }
 
 func (f *flow) state() State {

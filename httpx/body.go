@@ -162,6 +162,7 @@ func (t *tether) forgotten() {
 	}
 	x.user.leaky.Store(true)
 	go func() { // what this takes is not the garbage collector's affair
+		x.user.stock.scope.Warn("leak", x.URL.Host, "a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host)
 		if log := x.transport.Logger; log != nil {
 			log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
 				"made", cmp.Or(x.place, "not known: the next one will be"))

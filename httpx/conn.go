@@ -232,7 +232,7 @@ const leastPatience = 250 * time.Millisecond
 
 // begin begins an exchange, unless the connection should carry none. It reports whether
 // others were there before, and for how long it has been idle.
-func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
+func (c *conn) begin(ctx context.Context, u *user) (reused bool, idle time.Duration, err error) {
 	if c.mayHaveEnded(c.cc.Available()) {
 		if err := c.cc.Err(); err != nil {
 			return false, 0, err
@@ -260,6 +260,7 @@ func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
 	}
 	c.active++
 	c.user.Store(u)
+	c.flow.Serve(ctx, idle)
 	return reused, idle, nil
 }
 
@@ -267,6 +268,7 @@ func (c *conn) begin(u *user) (reused bool, idle time.Duration, err error) {
 func (c *conn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.flow.Served()
 	if c.active--; c.active == 0 {
 		c.flow.Park(c.turn)
 	}
@@ -291,6 +293,7 @@ func (c *conn) close(cause error) {
 	if lives := c.cc.Err() == nil; c.shared && c.answers.Load() == 0 && (c.served.Load() || lives) && !unwanted(cause) {
 		c.way.useless(cause)
 	}
+	c.flow.Because(reasonOf(cause).String())
 	if _, parked := c.flow.Parked(); parked {
 		c.flow.EndSoonest()
 	}
@@ -299,11 +302,18 @@ func (c *conn) close(cause error) {
 
 // unwanted reports whether cause, for which a connection is closed, is a wish of this side.
 func unwanted(cause error) bool {
-	var r pool.Reason
-	if !errors.As(cause, &r) {
-		return errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved) || errors.Is(cause, errLast)
+	r := reasonOf(cause)
+	return r != pool.Discarded && r != pool.Failed && r != pool.Spent || errors.Is(cause, errLast)
+}
+
+// reasonOf is the pool's reason for which a connection is closed.
+func reasonOf(cause error) pool.Reason {
+	if errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved) {
+		return pool.Retired
 	}
-	return r != pool.Discarded && r != pool.Failed && r != pool.Spent
+	r := pool.Discarded
+	errors.As(cause, &r)
+	return r
 }
 
 // heed notes for how long the server keeps an idle connection: "Keep-Alive: timeout=5".

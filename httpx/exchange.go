@@ -97,7 +97,7 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			return nil, err
 		}
 		c := l.Value()
-		reused, idle, err := c.begin(u)
+		reused, idle, err := c.begin(ctx, u)
 		if err != nil {
 			l.Discard(err)
 			if c.answers.Load() > 0 || err == errLast || c.born.Before(came) {

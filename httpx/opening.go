@@ -7,9 +7,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/pool"
 )
@@ -19,6 +21,7 @@ type opening struct {
 	*dialer.Reservation
 	way   *way
 	first *first // nil: it is not
+	setup *telemetry.Setup
 	flow  *dialer.Conn
 	shown net.Conn
 }
@@ -92,7 +95,8 @@ func (o *opening) Open(ctx context.Context) (*conn, error) {
 	if o.way.only1 {
 		engine = o.way.stock.engine1
 	}
-	cc, err := engine.NewClientConn(context.WithValue(ctx, openingKey{}, o), o.way.scheme, cmp.Or(o.way.host, anyHost))
+	cc, err := engine.NewClientConn(o.traced(context.WithValue(ctx, openingKey{}, o)), o.way.scheme, cmp.Or(o.way.host, anyHost))
+	o.setup.End(err)
 	if err != nil {
 		o.way.learned(o.first)
 		if o.flow != nil {
@@ -107,6 +111,17 @@ func (o *opening) Open(ctx context.Context) (*conn, error) {
 	}
 	o.way.stock.wake()
 	return newConn(cc, o), nil
+}
+
+// traced returns ctx with hooks that note how long TLS takes, with the proxy or through it.
+func (o *opening) traced(ctx context.Context) context.Context {
+	var began time.Time
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		TLSHandshakeStart: func() { began = time.Now() },
+		TLSHandshakeDone: func(s tls.ConnectionState, err error) {
+			o.setup.Phase("TLS client handshake", s.ServerName, began, err)
+		},
+	})
 }
 
 // secured reports whether there is TLS above the flow, other than through a proxy.

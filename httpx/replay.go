@@ -10,6 +10,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/retry"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 )
 
@@ -70,6 +71,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		}
 		if replays.allow(x) && t.affords(x) && replays.pause(req) == nil {
 			if again, fresh := b.rewind(sent); again != nil {
+				telemetry.Replayed(req.Context(), err)
 				sent, b = again, fresh
 				continue
 			}

@@ -8,10 +8,12 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/retry"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 	"github.com/natwise/natwise/pool"
@@ -24,6 +26,8 @@ type stock struct {
 	engine1 *http.Transport // the same for HTTP/1.1 alone
 	group   pool.Group[route, *conn]
 	sweeper sweeper
+	scope   *telemetry.Scope
+	closed  atomic.Bool
 
 	mu      sync.Mutex    // guards carries
 	carries map[route]int // exchanges at a time on a connection, as far as known
@@ -121,11 +125,14 @@ func (s *stock) leave() (last bool) {
 
 func (s *stock) close(ctx context.Context) error {
 	s.sweeper.stop()
-	return s.group.Close(ctx)
+	err := s.group.Close(ctx)
+	s.closed.Store(err == nil)
+	return err
 }
 
 func newStock(t *Transport, set settings) *stock {
-	s := &stock{settings: set}
+	s := &stock{settings: set, scope: set.dialer.Telemetry()}
+	telemetry.Join(s.scope, s, (*stock).tell)
 	engine := func() *http.Transport {
 		return &http.Transport{
 			Proxy:       func(req *http.Request) (*url.URL, error) { return openingOf(req.Context()).way.through() },
@@ -196,11 +203,13 @@ func (s *stock) cleartext2() bool { return s.protocols.UnencryptedHTTP2() && !s.
 // config is that of the pool for one route.
 func (s *stock) config(r route) pool.Config[*conn] {
 	w := &way{route: r, stock: s, backoff: retry.Backoff{First: firstPause, Max: lastPause}}
+	w.name = s.scope.Name(r.leads())
 	cfg := pool.Config[*conn]{
 		Ask:      w.ask,
 		Obstacle: w.obstacle,
 		Close:    (*conn).close,
 		Watch:    (*conn).watch,
+		Observe:  w.observe,
 		Max:      s.maxConns,
 		MaxIdle:  s.maxIdle,
 		MaxLife:  s.maxLife,

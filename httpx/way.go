@@ -10,6 +10,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/retry"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
 )
 
@@ -17,6 +18,7 @@ import (
 type way struct {
 	route
 	stock  *stock
+	name   *telemetry.Name
 	capped atomic.Bool // cap is set
 
 	mu      sync.Mutex // guards the fields below
@@ -193,12 +195,17 @@ func (w *way) ask(ctx context.Context) (pool.Permit[*conn], error) {
 		case <-ctx.Done():
 		}
 	}
-	res, err := w.stock.dialer.Reserve(dialer.WithOwner(dialer.WithoutMaxWait(resolving(ctx)), w.owner()), "tcp", address)
+	setup := w.stock.scope.Setup(ctx, "HTTP", address)
+	reserving := setup.With(dialer.WithOwner(dialer.WithoutMaxWait(resolving(ctx)), w.owner()))
+	res, err := w.stock.dialer.Reserve(reserving, "tcp", address)
 	if err != nil {
+		if ctx.Err() == nil { // else nobody needs it any more
+			setup.End(err)
+		}
 		w.learned(f)
 		return nil, err
 	}
-	return &opening{way: w, first: f, Reservation: res}, nil
+	return &opening{way: w, first: f, setup: setup, Reservation: res}, nil
 }
 
 // resolving returns ctx for looking names up, which httptrace has hooks of its own for: what

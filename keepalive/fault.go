@@ -64,6 +64,9 @@ func (e *BlackholeError) Unwrap() []error {
 func (e *BlackholeError) Timeout() bool   { return false }
 func (e *BlackholeError) Temporary() bool { return false }
 
+// ErrorType is what telemetry says of the error.
+func (e *BlackholeError) ErrorType() string { return "natwise.blackhole" }
+
 var _ net.Error = (*BlackholeError)(nil)
 
 // A Fault is what an error of a connection says about it.

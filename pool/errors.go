@@ -77,6 +77,15 @@ func (e *WaitError) Unwrap() []error {
 // SafeToRetry reports that nothing was done with any value.
 func (e *WaitError) SafeToRetry() bool { return true }
 
+// ErrorType is what telemetry says of the error: what it says of Obstacle, if that is known.
+func (e *WaitError) ErrorType() string {
+	var obstacle interface{ ErrorType() string }
+	if errors.As(e.Obstacle, &obstacle) {
+		return obstacle.ErrorType()
+	}
+	return "natwise.wait_timeout"
+}
+
 // Timeout reports that a deadline ended the wait, as net.Error wants it.
 func (e *WaitError) Timeout() bool { return true }
 

@@ -1,6 +1,9 @@
 package pool
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // A Reason is why a value was closed. It is also the cause that Close is told
 // where nobody gave another one.
@@ -38,7 +41,10 @@ type Event struct {
 	Took   time.Duration // Waited: in Get. Opened, OpenFailed: since it was begun. Closed: the value's age. Leaked: since it was taken
 	Err    error         // Waited: in vain. OpenFailed. Closed: the cause
 	Reason Reason        // Closed
-	Place  string        // Leaked: the function and line that took the lease
+
+	Context context.Context // Waited: the Get's
+	Ahead   int             // Waited: how many had come before, and were waiting
+	Place   string          // Leaked: the function and line that took the lease
 }
 
 // EventKind is what an Event tells.
@@ -85,6 +91,8 @@ type Stats struct {
 	OpenFailed uint64          // Ask or Open in vain
 	Closed     [Reasons]uint64 // values, by Reason
 	Reused     uint64          // leases of a value that somebody had before
+	Beaten     uint64          // Beats that found a value good
+	Unbeaten   uint64          // and those that did not
 	Waited     uint64          // Gets that found nothing idle, with those that wait now
 	WaitTime   time.Duration   // of those that wait no more
 }
@@ -101,6 +109,7 @@ func (p *Pool[T]) statsLocked() Stats {
 		Size: p.size, Idle: p.idleLocked(), Connecting: p.connecting + p.overdue, Closing: p.closing,
 		InUse: int(p.lent - p.ended), Waiting: p.waiters.len,
 		Opened: p.opened, OpenFailed: p.openFailed, Closed: p.closed, Reused: p.lent - p.fresh,
+		Beaten: p.beaten, Unbeaten: p.unbeaten,
 		Waited: p.waited, WaitTime: time.Duration(p.waitTime.Load()),
 	}
 	if p.asking != nil {

@@ -174,7 +174,7 @@ func TestEventsTellHowLongAndWhy(t *testing.T) {
 		synctest.Wait()
 		for _, want := range []pool.Event{
 			{Kind: pool.Opened, Took: 2 * time.Second},
-			{Kind: pool.Waited, Took: 2 * time.Second},
+			{Kind: pool.Waited, Took: 2 * time.Second, Context: t.Context()},
 			{Kind: pool.Closed, Took: 2 * time.Second, Reason: pool.Discarded, Err: errSour},
 		} {
 			if !slices.Contains(c.events, want) {

@@ -125,6 +125,11 @@ func (p *Pool[T]) beat(life context.Context, e *entry[T]) {
 		now := p.clock()
 		e.probing = false
 		p.beating--
+		if err == nil {
+			p.beaten++
+		} else {
+			p.unbeaten++
+		}
 		p.judgeLocked(e, now, err)
 		p.settleLocked(e)
 		p.openLocked()

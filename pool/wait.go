@@ -30,6 +30,7 @@ type waiter[T any] struct {
 	// Capacity one: whoever serves never waits for whoever is served. What is
 	// below is set before.
 	ready chan struct{}
+	ahead int // that were waiting when it came
 	lease Lease[T]
 	ask   probe[T]
 	err   error
@@ -70,11 +71,12 @@ func (p *Pool[T]) queue(r *request) (l Lease[T], ask probe[T], err error) {
 	took := p.clock() - since
 	p.waitTime.Add(int64(took))
 	l, ask = w.lease, w.ask
+	ahead := w.ahead
 	w.since.Store(0)
 	w.ctx, w.taken, w.lease.slot, w.ask, w.err = nil, nil, nil, probe[T]{}, nil
 	p.spare.Put(w)
 	if p.cfg.Observe != nil {
-		p.observe(Event{Kind: Waited, Took: took, Err: err})
+		p.observe(Event{Kind: Waited, Took: took, Err: err, Context: r.ctx, Ahead: ahead})
 	}
 	return l, ask, err
 }
@@ -100,7 +102,7 @@ func (p *Pool[T]) joinLocked(r *request) *waiter[T] {
 		p.arrivals++
 		r.arrival = p.arrivals
 	}
-	w.request = *r
+	w.request, w.ahead = *r, p.waiters.len
 	p.waiters.insertBefore(&w.place, at)
 	return w
 }

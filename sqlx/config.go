@@ -12,6 +12,10 @@ import (
 // connections as the path has ports, each kept for an hour at most, and asked often
 // enough for the path not to forget it.
 type Config struct {
+	// Name is what telemetry calls the pool, which must tell it from others. Empty:
+	// host:port of the server.
+	Name string
+
 	// Dialer is what the driver dials by, to be set there too. Nil: DefaultDialer.
 	Dialer *Dialer
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/pool"
 )
@@ -68,6 +69,9 @@ func (c *conn) lend(ctx context.Context, l pool.Lease[*conn]) error {
 		return err
 	}
 	c.lease, c.lent, c.valid, c.began = l, true, false, c.of.clock()
+	if flow := c.flow(); flow != nil {
+		flow.Serve(ctx, idle)
+	}
 	return nil
 }
 
@@ -108,6 +112,14 @@ func (c *conn) reset(ctx context.Context, idle time.Duration) error {
 	return nil
 }
 
+// flow is what the ledger has booked. Nil: it knows nothing of the connection.
+func (c *conn) flow() *dialer.Conn {
+	if c.wire == nil {
+		return nil
+	}
+	return c.wire.flow
+}
+
 // cut ends the connection under the driver.
 func (c *conn) cut() { c.wire.Close() }
 
@@ -125,6 +137,9 @@ func (c *conn) park() error {
 // Close ends the lease. The connection goes back, unless there is something against it.
 func (c *conn) Close() error {
 	c.of.used(c.of.clock() - c.began)
+	if flow := c.flow(); flow != nil {
+		flow.Served()
+	}
 	err := c.unfit()
 	if err == nil {
 		err = c.park()
@@ -154,8 +169,13 @@ func (c *conn) unfit() error {
 
 // end closes the driver's connection, in the way that its path likes best if it is idle.
 // A goodbye that takes too long is cut off.
-func (c *conn) end() {
+func (c *conn) end(cause error) {
 	if w := c.wire; w != nil {
+		if w.flow != nil {
+			reason := pool.Discarded
+			errors.As(cause, &reason)
+			w.flow.Because(reason.String())
+		}
 		if _, parked := w.Parked(); parked && w.flow != nil {
 			w.flow.EndSoonest()
 		}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/pool"
 )
@@ -32,6 +33,9 @@ type Connector struct {
 	shaken  atomic.Bool   // a connection was lost, and none was opened since
 	trial   chan struct{} // has room for one opening, while shaken
 	epoch   time.Time     // clock counts from here
+	joined  sync.Once     // those of whom the ledger tells
+	told    atomic.Pointer[telemetry.Database]
+	closed  atomic.Bool
 }
 
 var (
@@ -71,7 +75,7 @@ func (n *Connector) config() pool.Config[*conn] {
 	cfg := pool.Config[*conn]{
 		Ask:          n.ask,
 		Obstacle:     func() error { return base.Obstacle(n) },
-		Close:        func(c *conn, _ error) { c.end() },
+		Close:        (*conn).end,
 		Watch:        n.watch,
 		Max:          n.cfg.Max,
 		MinIdle:      n.cfg.MinIdle,
@@ -143,6 +147,7 @@ func (n *Connector) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), or(n.cfg.Drain, defaultDrain))
 	defer cancel()
 	err := n.pool.Close(ctx)
+	n.closed.Store(err == nil)
 	if n.cfg.Drain < 0 {
 		err = nil
 	}
@@ -170,6 +175,7 @@ func (n *Connector) Reclaim() bool { return n.pool.Reclaim() }
 type permit struct {
 	of       *Connector
 	trial    bool // none else is opened meanwhile
+	setup    *telemetry.Setup
 	reserved *dialer.Reservation
 	where    target
 }
@@ -177,7 +183,8 @@ type permit struct {
 // ask waits until one more connection may be opened: for the one that shows that the
 // server is still there, where others were lost, and for a port.
 func (n *Connector) ask(ctx context.Context) (pool.Permit[*conn], error) {
-	p := permit{of: n}
+	n.joined.Do(func() { telemetry.Join(n.scope(), n, (*Connector).tell) })
+	p := permit{of: n, setup: n.scope().Setup(ctx, "DB", n.name())}
 	if p.trial = n.shaken.Load(); p.trial {
 		select {
 		case n.trial <- struct{}{}:
@@ -185,7 +192,10 @@ func (n *Connector) ask(ctx context.Context) (pool.Permit[*conn], error) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	if err := p.reserve(ctx); err != nil {
+	if err := p.reserve(p.setup.With(ctx)); err != nil {
+		if ctx.Err() == nil { // else nobody needs it any more
+			p.setup.End(err)
+		}
 		p.Release()
 		return nil, err
 	}
@@ -230,9 +240,10 @@ func (p permit) over() {
 
 // Open has the driver connect.
 func (p permit) Open(ctx context.Context) (c *conn, err error) {
+	defer func() { p.setup.End(err) }()
 	over := sync.OnceFunc(p.over)
 	defer over()
-	o := &opening{of: p.of, reserved: p.reserved, where: p.where}
+	o := &opening{of: p.of, setup: p.setup, reserved: p.reserved, where: p.where}
 	stop := context.AfterFunc(ctx, func() { // the driver may not look at ctx
 		o.abort()
 		over()

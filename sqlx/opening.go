@@ -8,13 +8,15 @@ import (
 	"sync"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 )
 
 // An opening is one Connect of a driver's, which may dial several times: to each
 // address of a name, or first with TLS and then without.
 type opening struct {
-	of *Connector // nil: Mark's
+	of    *Connector // nil: Mark's
+	setup *telemetry.Setup
 
 	mu       sync.Mutex          // guards the fields below
 	reserved *dialer.Reservation // for where; nil: none, or it is used
@@ -78,7 +80,7 @@ func (o *opening) connect(ctx context.Context, d *dialer.Dialer, to target) (net
 	if r != nil {
 		return r.Dial(ctx)
 	}
-	return d.DialContext(dialer.WithOwner(ctx, o.of), to.network, to.address)
+	return d.DialContext(o.setup.With(dialer.WithOwner(ctx, o.of)), to.network, to.address)
 }
 
 // end ends the opening, and closes what the driver has dialed and does not use: lib/pq

@@ -1,6 +1,7 @@
 package sqlx
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -48,11 +49,18 @@ func (n *Connector) clock() time.Duration { return time.Since(n.epoch) }
 func (n *Connector) used(took time.Duration) {
 	n.uses.used.Add(1)
 	n.uses.useTime.Add(int64(took))
+	n.database().Used(context.Background(), took)
 }
 
 func (n *Connector) observe(e pool.Event) {
-	if e.Kind == pool.Opened {
+	switch e.Kind {
+	case pool.Opened:
 		n.uses.createTime.Add(int64(e.Took))
+		n.database().Created(context.Background(), e.Took)
+	case pool.Waited:
+		n.tellWait(e)
+	case pool.Leaked:
+		n.scope().Warn("leak", n.name(), "a connection was not given back for long", "pool", n.name(), "took", e.Place, "for", e.Took)
 	}
 	if n.cfg.Observe != nil {
 		n.cfg.Observe(e)

@@ -22,30 +22,43 @@ var rooms = map[string][]string{
 	"keepalive":                {"keepalive/netpath"},
 	"dialer/budget":            {"keepalive/netpath"},
 	"dialer/budget/budgettest": {"dialer/budget", "keepalive/netpath"},
-	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry"},
-	"httpx":                    {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry"},
-	"sqlx":                     {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry"},
+	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry", "internal/telemetry"},
+	"httpx":                    {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry", "internal/telemetry"},
+	"httpx/debug":              {"dialer", "keepalive", "keepalive/netpath", "internal/telemetry"},
+	"sqlx":                     {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry", "internal/telemetry"},
 	"pool":                     {"internal/retry"},
-	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool"},
+	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/telemetry"},
 	"internal/leak":            {},
 	"internal/retry":           {},
+	"internal/telemetry":       {},
 	"internal/memnet":          {},
 	"internal/fauxnat":         {"keepalive/netpath"},
 	"internal/natlab":          {"keepalive/netpath"},
 	"internal/servers":         {},
 	"internal/archtest":        {},
+	"internal/doctest":         {},
 }
 
 // mains measure or show something, and import what that takes.
 var mains = []string{"examples/", "internal/natlab/"}
 
+const otel = "go.opentelemetry.io/otel"
+
 // borrowed says which rooms may name a package that is neither ours nor the
 // standard library's.
 var borrowed = map[string][]string{
-	"github.com/cenkalti/backoff/v4": {"internal/retry"},
-	"golang.org/x/net/http/httpguts": {"httpx"},
-	"golang.org/x/sys/unix":          {"keepalive", "internal/natlab"},
-	"golang.org/x/sys/windows":       {"keepalive", "dialer"},
+	otel:                               {"internal/telemetry"},
+	otel + "/attribute":                {"internal/telemetry"},
+	otel + "/codes":                    {"internal/telemetry"},
+	otel + "/metric":                   {"internal/telemetry", "dialer"}, // the field of the provider
+	otel + "/semconv/v1.43.0":          {"internal/telemetry"},
+	otel + "/semconv/v1.43.0/dbconv":   {"internal/telemetry"},
+	otel + "/semconv/v1.43.0/httpconv": {"internal/telemetry"},
+	otel + "/trace":                    {"internal/telemetry", "dialer"},
+	"github.com/cenkalti/backoff/v4":   {"internal/retry"},
+	"golang.org/x/net/http/httpguts":   {"httpx"},
+	"golang.org/x/sys/unix":            {"keepalive", "internal/natlab"},
+	"golang.org/x/sys/windows":         {"keepalive", "dialer"},
 }
 
 // A listed package is what "go list -json" says of it.

@@ -192,11 +192,12 @@ func (p *Pool) fresh(k key, within time.Duration) *Conn {
 		if !ok {
 			return nil
 		}
-		c := &Conn{conn: l.Value(), lease: l}
-		if err := c.conn.check(); err != nil {
+		v := l.Value()
+		if err := v.check(); err != nil {
 			l.Discard(err)
 			continue
 		}
+		c := v.lent(context.Background(), l)
 		if info, err := c.conn.flow.Info(); err == nil && info.LastProof > within {
 			c.Put() // by somebody who had heard nothing on it, or it was only looked at
 			return nil

@@ -10,9 +10,11 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/pool"
 )
@@ -83,6 +85,9 @@ type Pool struct {
 	group   pool.Group[key, *conn]
 	watcher keepalive.Watcher
 
+	joined sync.Once // those of whom the ledger tells
+	closed atomic.Bool
+
 	lessons sync.WaitGroup  // that connections teach before they are closed
 	life    context.Context // of them
 	close   context.CancelFunc
@@ -144,7 +149,7 @@ func (p *Pool) Get(ctx context.Context, network, address string) (*Conn, error) 
 				continue
 			}
 		}
-		return &Conn{conn: c, lease: l}, nil
+		return c.lent(ctx, l), nil
 	}
 }
 
@@ -196,6 +201,7 @@ func (p *Pool) Close(ctx context.Context) error {
 	if err := p.group.Close(ctx); err != nil {
 		return err
 	}
+	p.closed.Store(true)
 	p.lessons.Wait() // they have heard
 	return nil
 }
@@ -235,15 +241,16 @@ func (p *Pool) config(k key) pool.Config[*conn] {
 			cfg.BeatEvery = lookEvery
 		}
 	}
-	if p.cfg.Observe != nil {
-		cfg.Observe = func(e pool.Event) { p.cfg.Observe(k.address, e) }
-	}
+	cfg.Observe = p.observer(k)
 	return cfg
 }
 
 // end closes a connection. One that is in order, but old or idle for too long, may
 // teach the dialer's Learner before.
 func (p *Pool) end(k key, c *conn, cause error) {
+	reason := pool.Discarded
+	errors.As(cause, &reason)
+	c.flow.Because(reason.String())
 	old := errors.Is(cause, pool.Aged) || errors.Is(cause, pool.Idled) && !errors.Is(cause, keepalive.ErrStale)
 	if !old || p.cfg.Beat == nil || p.dialer.Learner == nil || p.life.Err() != nil {
 		c.close()
@@ -271,11 +278,17 @@ func (p *Pool) owner(k key) owner { return owner{p.dialer, k.address} }
 
 // reserve waits for a port for one more connection.
 func (p *Pool) reserve(ctx context.Context, k key) (*permit, error) {
-	r, err := p.dialer.Reserve(dialer.WithOwner(ctx, p.owner(k)), k.network, k.address)
+	scope := p.dialer.Telemetry()
+	p.joined.Do(func() { telemetry.Join(scope, p, (*Pool).tell) })
+	setup := scope.Setup(ctx, "", k.address)
+	r, err := p.dialer.Reserve(setup.With(dialer.WithOwner(ctx, p.owner(k))), k.network, k.address)
 	if err != nil {
+		if ctx.Err() == nil { // else nobody needs it any more
+			setup.End(err)
+		}
 		return nil, err
 	}
-	return &permit{p, k, r}, nil
+	return &permit{p, k, setup, r}, nil
 }
 
 func (p *Pool) dial(ctx context.Context, k key) (*conn, error) {
@@ -320,18 +333,20 @@ func (p *Pool) beat(ctx context.Context, c *conn) error {
 
 // A permit is a port that is reserved for one connection.
 type permit struct {
-	pool *Pool
-	key  key
+	pool  *Pool
+	key   key
+	setup *telemetry.Setup
 	*dialer.Reservation
 }
 
 // Open dials, and says what is to be said before the connection can be used.
-func (p *permit) Open(ctx context.Context) (*conn, error) {
+func (p *permit) Open(ctx context.Context) (c *conn, err error) {
+	defer func() { p.setup.End(err) }()
 	dialed, err := p.Dial(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := p.pool.prepare(ctx, p.key, dialed)
+	c, err = p.pool.prepare(ctx, p.key, dialed, p.setup)
 	if err != nil {
 		dialed.Close()
 		return nil, err
@@ -339,14 +354,16 @@ func (p *permit) Open(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-func (p *Pool) prepare(ctx context.Context, k key, dialed net.Conn) (*conn, error) {
+func (p *Pool) prepare(ctx context.Context, k key, dialed net.Conn, setup *telemetry.Setup) (*conn, error) {
 	flow, ok := dialer.Unwrap(dialed)
 	if !ok {
 		return nil, fmt.Errorf("conns: a %T is not accounted for", dialed) // a unix socket, if anything
 	}
 	c := &conn{Conn: dialed, flow: flow}
 	if p.cfg.TLS != nil {
+		began := time.Now()
 		client, err := handshake(ctx, k.address, dialed, p.cfg.TLS)
+		setup.Phase("TLS client handshake", k.address, began, err)
 		if err != nil {
 			return nil, err
 		}

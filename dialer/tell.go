@@ -1,0 +1,157 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"time"
+	"weak"
+
+	"github.com/natwise/natwise/internal/telemetry"
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// Telemetry is for natwise's own pools and pages, who count there what a ledger cannot see.
+// Nobody else can name its type.
+func (l *Ledger) Telemetry() *telemetry.Scope {
+	l.init() // whatever is wrong with Path
+	return l.scope
+}
+
+// Telemetry is that of the dialer's ledger.
+func (d *Dialer) Telemetry() *telemetry.Scope { return d.ledger().Telemetry() }
+
+// snapshots returns what OpenTelemetry's callback looks at the ledger by.
+func snapshots(of weak.Pointer[Ledger]) func() telemetry.Snapshot {
+	return func() telemetry.Snapshot {
+		if l := of.Value(); l != nil {
+			return l.snapshot()
+		}
+		return telemetry.Snapshot{}
+	}
+}
+
+func (l *Ledger) snapshot() telemetry.Snapshot {
+	s := telemetry.Snapshot{Reused: make(map[*telemetry.Peer]uint64), Waiting: make(map[string]int)}
+	for _, a := range l.Accounts() {
+		t := telemetry.Account{Peer: a.Key.Dest, Limit: a.Limit, Active: a.Active, Idle: a.Idle, Dialing: a.Asked + a.Dialing, Cooling: a.Closing}
+		for _, n := range a.Cooling {
+			t.Cooling += n
+		}
+		s.Accounts = append(s.Accounts, t)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counted := make(map[*waiter]bool)
+	for _, a := range l.accounts {
+		for f := a.live.head; f != nil; f = f.next {
+			if k := f.keeper; k != nil {
+				s.Reused[k.peer] += k.reused()
+			}
+		}
+		for _, w := range l.waitersLocked(a) {
+			if w.forItself() && !counted[w] {
+				counted[w] = true
+				s.Waiting[w.address]++
+			}
+		}
+	}
+	return s
+}
+
+// forItself reports whether nobody else counts the wait: those for whom a pool dials wait
+// there.
+func (r *request) forItself() bool { return r.owner.host != "" }
+
+// tellTaken tells what came of wanting a port.
+func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, waited bool, began time.Time, err error) {
+	if c := r.candidates[at]; len(c.owes) > 0 {
+		l.scope.Taken(c.dst, waited, err)
+	}
+	if waited && r.forItself() {
+		l.scope.Name(r.address).Waited(ctx, time.Since(began), err)
+		l.scope.Wait(ctx, "", r.address, 0, began, err)
+	}
+	var refused *BudgetError
+	switch {
+	case errors.As(err, &refused):
+		l.scope.Warn("refused", r.address, "no port came free in time", "address", r.address, "account", refused.Account.String())
+	case err == nil && f.pressed:
+		a := l.fullest(r.candidates[at])
+		l.scope.Warn("budget", a.Key.String(), "four fifths of the ports to one destination are taken", "address", r.address, "account", a.String())
+	}
+}
+
+// fullest returns the account that a flow to c has the least room in.
+func (l *Ledger) fullest(c candidate) (fullest Account) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	left := unlimited
+	for _, k := range c.owes {
+		if a := l.accounts[k]; a != nil && a.limit != netpath.None && a.limit-a.total < left {
+			left, fullest = a.limit-a.total, l.snapshotLocked(time.Now(), a)
+		}
+	}
+	return fullest
+}
+
+func (k *keeper) reused() uint64 {
+	if n := k.uses.Load(); n > 1 {
+		return n - 1
+	}
+	return 0
+}
+
+// tellEnded tells that the connection is closed, and warns of what should not have been.
+func (k *keeper) tellEnded(e Event) {
+	scope := k.dialer.ledger().scope
+	scope.Closed(k.peer, k.why(e), k.reused())
+	if e.Ending.How == keepalive.TimedOut {
+		var silence time.Duration
+		if why := blackhole(e.Err); why != nil {
+			silence = why.Silence
+		}
+		scope.Blackhole(k.peer, k.target.address, silence)
+		scope.Warn("blackhole", k.way.dst.String(), "a connection was found dead, its packets vanish",
+			"address", k.target.address, "remote", k.way.dst, "local", k.local, "silence", silence)
+	}
+	if e.Ending.Lost {
+		scope.Warn("leak", k.way.dst.String(), "a connection was dropped without Close", "address", k.target.address, "remote", k.way.dst, "local", k.local)
+	}
+}
+
+// why is the reason for which the connection has ended, as telemetry names it.
+func (k *keeper) why(e Event) string {
+	switch {
+	case e.Ending.Lost:
+		return "lost"
+	case e.Ending.How == keepalive.TimedOut:
+		return "blackhole"
+	case e.Ending.How == keepalive.RSTByPeer:
+		return "peer_rst"
+	case e.Ending.How == keepalive.FINByPeer:
+		return "peer_fin"
+	case e.Retired:
+		return "reclaimed"
+	}
+	if reason := k.reason.Load(); reason != nil {
+		return *reason
+	}
+	return "closed"
+}
+
+// Serve notes that an exchange begins on the connection, for ctx, after it was idle for so
+// long: for those who look (Flow), and the span in ctx. A pool calls it, and Served when the
+// exchange is over.
+func (c *Conn) Serve(ctx context.Context, idle time.Duration) {
+	c.keeper.serves.Add(1)
+	reused := c.keeper.uses.Add(1) > 1
+	telemetry.Used(ctx, c.keeper.target.setup, reused, idle)
+}
+
+// Served notes that an exchange is over.
+func (c *Conn) Served() { c.keeper.serves.Add(-1) }
+
+// Because notes for what reason the connection is about to be closed, as telemetry is to
+// name it: "idled".
+func (c *Conn) Because(reason string) { c.keeper.reason.Store(&reason) }

@@ -1,0 +1,93 @@
+package telemetry
+
+import (
+	"context"
+	"time"
+)
+
+// A Record is something that somebody should know of.
+type Record struct {
+	At    time.Time
+	Kind  string // "budget", "blackhole", "leak", "refused"
+	About string // an address
+	Text  string
+	Times int // since the last one of its kind about the same
+}
+
+const (
+	records = 200 // that are kept
+
+	// quiet is for how long after a warning the next of its kind, about the same, is only
+	// counted.
+	quiet = time.Minute
+)
+
+// journal is what was warned of last.
+type journal struct {
+	kept []Record
+	next int // the oldest, once there are as many as are kept
+	told map[subject]*telling
+}
+
+type subject struct{ kind, about string }
+
+type telling struct {
+	at     time.Time
+	silent int // times since
+}
+
+// Warn tells the logger, and keeps for whoever looks, what has happened, at most once a
+// minute for each kind and address.
+func (s *Scope) Warn(kind, about, text string, args ...any) {
+	times, due := s.note(kind, about, text)
+	if !due || s.cfg.Logger == nil {
+		return
+	}
+	if s.cfg.Name != "" {
+		args = append(args, "ledger", s.cfg.Name)
+	}
+	if times > 1 {
+		args = append(args, "times", times)
+	}
+	s.cfg.Logger.WarnContext(context.Background(), "natwise: "+text, args...)
+}
+
+func (s *Scope) note(kind, about, text string) (times int, due bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := &s.journal
+	now := time.Now()
+	of := subject{kind, about}
+	t := j.told[of]
+	if t != nil && now.Sub(t.at) < quiet {
+		t.silent++
+		return 0, false
+	}
+	if t == nil {
+		if t = new(telling); len(j.told) >= most { // most of them are long over
+			j.told = nil
+		}
+		if j.told == nil {
+			j.told = make(map[subject]*telling)
+		}
+		j.told[of] = t
+	}
+	times = t.silent + 1
+	*t = telling{at: now}
+	r := Record{At: now, Kind: kind, About: about, Text: text, Times: times}
+	if len(j.kept) < records {
+		j.kept = append(j.kept, r)
+	} else {
+		j.kept[j.next] = r
+		j.next = (j.next + 1) % records
+	}
+	return times, true
+}
+
+// Records returns what was warned of, the latest last.
+func (s *Scope) Records() []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j := &s.journal
+	return append(append([]Record(nil), j.kept[j.next:]...), j.kept[:j.next]...)
+}

@@ -1,0 +1,347 @@
+package telemetry
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"time"
+	"weak"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/dbconv"
+	"go.opentelemetry.io/otel/semconv/v1.43.0/httpconv"
+)
+
+// instruments are all that natwise has. Those with a name in the semantic conventions are
+// made by its packages, so that names and units cannot be wrong.
+type instruments struct {
+	limit, usage, pending  metric.Int64ObservableUpDownCounter
+	utilization            metric.Float64ObservableGauge
+	acquisitions, closed   metric.Int64ObservableCounter
+	probes, blackholes     metric.Int64ObservableCounter
+	dial, wait, blackholed metric.Float64Histogram
+
+	httpOpen, httpActive metric.Int64ObservableUpDownCounter
+	httpAge              metric.Float64Histogram
+
+	dbCount, dbIdleMax, dbIdleMin, dbMax, dbPending metric.Int64ObservableUpDownCounter
+	dbTimeouts                                      metric.Int64ObservableCounter
+	dbCreate, dbWait, dbUse                         metric.Float64Histogram
+}
+
+var (
+	shortBounds = metric.WithExplicitBucketBoundaries(.001, .005, .01, .05, .1, .5, 1, 5, 10)
+	ageBounds   = metric.WithExplicitBucketBoundaries(.01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, 60, 120, 300)
+)
+
+// A maker makes instruments of a meter. What is wrong with one, a provider of somebody
+// else's for instance, is OpenTelemetry's to handle: it returns one that does nothing.
+type maker struct{ metric.Meter }
+
+func made[I any](i I, err error) I {
+	if err != nil {
+		otel.Handle(err)
+	}
+	return i
+}
+
+func (m maker) upDown(name, unit, what string) metric.Int64ObservableUpDownCounter {
+	return made(m.Int64ObservableUpDownCounter(name, metric.WithUnit(unit), metric.WithDescription(what)))
+}
+
+func (m maker) counter(name, unit, what string) metric.Int64ObservableCounter {
+	return made(m.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(what)))
+}
+
+func (m maker) seconds(name, what string, bounds metric.Float64HistogramOption) metric.Float64Histogram {
+	return made(m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(what), bounds))
+}
+
+func newInstruments(meter metric.Meter) instruments {
+	m := maker{meter}
+	return instruments{
+		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold."),
+		usage:        m.upDown("natwise.snat.port.usage", "{port}", "Ports to one destination that the NAT holds for this process, by what they are held for."),
+		utilization:  made(m.Float64ObservableGauge("natwise.snat.port.utilization", metric.WithUnit("1"), metric.WithDescription("Part of its limit that the fullest destination has taken."))),
+		acquisitions: m.counter("natwise.snat.port.acquisitions", "{port}", "How often a port was wanted, by what came of it."),
+		closed:       m.counter("natwise.connection.closed", "{connection}", "Connections that have ended, by reason."),
+		probes:       m.counter("natwise.keepalive.probes", "{probe}", "Idle connections that were asked whether their far end is there."),
+		blackholes:   m.counter("natwise.blackhole.detections", "{detection}", "Connections that were found dead because their packets vanish."),
+		pending:      m.upDown("natwise.connection.pending_requests", "{request}", "Requests that wait for a connection."),
+		dial:         m.seconds("natwise.connection.dial.duration", "How long connects took.", shortBounds),
+		wait:         m.seconds("natwise.connection.wait.duration", "How long requests waited for a connection, of those that did.", shortBounds),
+		blackholed:   m.seconds("natwise.blackhole.detection.duration", "For how long a connection had been silent when it was found dead.", ageBounds),
+
+		httpOpen:   made(httpconv.NewClientOpenConnectionsObservable(m)).Inst(),
+		httpActive: made(httpconv.NewClientActiveRequestsObservable(m)).Inst(),
+		httpAge:    made(httpconv.NewClientConnectionDuration(m, ageBounds)).Inst(),
+
+		dbCount:    made(dbconv.NewClientConnectionCountObservable(m)).Inst(),
+		dbIdleMax:  made(dbconv.NewClientConnectionIdleMaxObservable(m)).Inst(),
+		dbIdleMin:  made(dbconv.NewClientConnectionIdleMinObservable(m)).Inst(),
+		dbMax:      made(dbconv.NewClientConnectionMaxObservable(m)).Inst(),
+		dbPending:  made(dbconv.NewClientConnectionPendingRequestsObservable(m)).Inst(),
+		dbTimeouts: made(dbconv.NewClientConnectionTimeoutsObservable(m)).Inst(),
+		dbCreate:   made(dbconv.NewClientConnectionCreateTime(m, shortBounds)).Inst(),
+		dbWait:     made(dbconv.NewClientConnectionWaitTime(m, shortBounds)).Inst(),
+		dbUse:      made(dbconv.NewClientConnectionUseTime(m, shortBounds)).Inst(),
+	}
+}
+
+// observed are those that one callback reads from snapshots.
+func (t *instruments) observed() []metric.Observable {
+	return []metric.Observable{
+		t.limit, t.usage, t.utilization, t.acquisitions, t.closed, t.probes, t.blackholes, t.pending,
+		t.httpOpen, t.httpActive, t.dbCount, t.dbIdleMax, t.dbIdleMin, t.dbMax, t.dbPending, t.dbTimeouts,
+	}
+}
+
+// observer is the callback of a Scope that it does not keep alive.
+func observer(s weak.Pointer[Scope]) metric.Callback {
+	return func(_ context.Context, o metric.Observer) error {
+		if s := s.Value(); s != nil {
+			s.observe(o)
+		}
+		return nil
+	}
+}
+
+func (s *Scope) observe(o metric.Observer) {
+	held := s.cfg.Snapshot()
+	pools := s.Pools()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observeAccountsLocked(o, held.Accounts)
+	s.observeCountsLocked(o, held.Reused)
+	s.observeNamesLocked(o, held.Waiting, pools)
+	s.observeDatabasesLocked(o, pools)
+}
+
+// observeAccountsLocked tells of ports. Destinations that have no series of their own are
+// one together.
+func (s *Scope) observeAccountsLocked(o metric.Observer, accounts []Account) {
+	fullest := 0.0
+	rest := Account{Limit: -1}
+	for _, a := range accounts {
+		if a.Limit > 0 {
+			fullest = max(fullest, float64(a.taken())/float64(a.Limit))
+		}
+		if p := s.peers[a.Peer]; p != nil {
+			s.observeAccountLocked(o, &p.labels, a)
+			continue
+		}
+		if !a.Peer.IsValid() {
+			s.observeAccountLocked(o, &labels{attrs: []attribute.KeyValue{semconv.NetworkTransportTCP}}, a)
+			continue
+		}
+		rest.Active += a.Active
+		rest.Idle += a.Idle
+		rest.Dialing += a.Dialing
+		rest.Cooling += a.Cooling
+	}
+	if rest.taken() > 0 {
+		s.observeAccountLocked(o, &s.otherPeer.labels, rest)
+	}
+	o.ObserveFloat64(s.told.utilization, fullest)
+}
+
+func (s *Scope) observeAccountLocked(o metric.Observer, l *labels, a Account) {
+	if a.Limit >= 0 {
+		o.ObserveInt64(s.told.limit, int64(a.Limit), l.with("").observe...)
+	}
+	for _, state := range []struct {
+		name string
+		n    int
+	}{{"active", a.Active}, {"idle", a.Idle}, {"dialing", a.Dialing}, {"cooling", a.Cooling}} {
+		o.ObserveInt64(s.told.usage, int64(state.n), l.with("state "+state.name, attribute.String("natwise.snat.port.state", state.name)).observe...)
+	}
+}
+
+func (s *Scope) observeCountsLocked(o metric.Observer, reused map[*Peer]uint64) {
+	s.observePeerLocked(o, s.otherPeer, reused)
+	for _, p := range s.peers {
+		s.observePeerLocked(o, p, reused)
+	}
+}
+
+func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]uint64) {
+	c := &p.counts
+	for _, outcome := range []struct {
+		name string
+		n    uint64
+	}{{"reused", c.Reused + reused[p]}, {"dialed", c.Dialed}, {"waited", c.Waited}, {"rejected", c.Rejected}} {
+		if outcome.n > 0 {
+			o.ObserveInt64(s.told.acquisitions, int64(outcome.n), p.labels.with("outcome "+outcome.name, attribute.String("natwise.snat.port.outcome", outcome.name)).observe...)
+		}
+	}
+	for reason, n := range c.Closed {
+		o.ObserveInt64(s.told.closed, int64(n), p.labels.with("reason "+reason, attribute.String("natwise.connection.close.reason", reason)).observe...)
+	}
+	if p != s.otherPeer || c.Blackholes > 0 {
+		o.ObserveInt64(s.told.blackholes, int64(c.Blackholes), p.labels.with("").observe...)
+	}
+}
+
+// observeNamesLocked tells what requests do, by the names that they ask for. Pools of one
+// name are one.
+func (s *Scope) observeNamesLocked(o metric.Observer, waiting map[string]int, pools []Pool) {
+	type origin struct {
+		name   *Name
+		scheme string
+	}
+	type open struct{ active, idle, requests int }
+	pending := make(map[*Name]int)
+	for address, n := range waiting {
+		pending[s.nameLocked(address)] += n
+	}
+	origins := make(map[origin]open)
+	asked := make(map[*Name][2]uint64)
+	for _, p := range pools {
+		if p.Address == "" {
+			continue
+		}
+		n := s.nameLocked(p.Address)
+		pending[n] += p.Waiting
+		if p.Answered+p.Silent > 0 {
+			was := asked[n]
+			asked[n] = [2]uint64{was[0] + p.Answered, was[1] + p.Silent}
+		}
+		if p.Kind == "http" {
+			at := origin{n, p.Scheme}
+			was := origins[at]
+			origins[at] = open{was.active + p.Active, was.idle + p.Idle, was.requests + p.Requests + p.Waiting}
+		}
+	}
+	for n, waits := range pending {
+		o.ObserveInt64(s.told.pending, int64(waits), n.option("").observe...)
+	}
+	for n, count := range asked {
+		for i, outcome := range []string{"answered", "unanswered"} {
+			o.ObserveInt64(s.told.probes, int64(count[i]), n.option("probe "+outcome,
+				attribute.String("natwise.keepalive.type", "app"), attribute.String("natwise.keepalive.outcome", outcome)).observe...)
+		}
+	}
+	for at, n := range origins {
+		scheme := semconv.URLScheme(at.scheme)
+		o.ObserveInt64(s.told.httpActive, int64(n.requests), at.name.option("scheme "+at.scheme, scheme).observe...)
+		o.ObserveInt64(s.told.httpOpen, int64(n.active), at.name.option("active "+at.scheme, scheme, semconv.HTTPConnectionStateActive).observe...)
+		o.ObserveInt64(s.told.httpOpen, int64(n.idle), at.name.option("idle "+at.scheme, scheme, semconv.HTTPConnectionStateIdle).observe...)
+	}
+}
+
+func (s *Scope) observeDatabasesLocked(o metric.Observer, pools []Pool) {
+	byName := make(map[string]Pool)
+	for _, p := range pools {
+		if p.DB == nil {
+			continue
+		}
+		was, known := byName[p.Name]
+		if known {
+			p.Active += was.Active
+			p.Idle += was.Idle
+			p.Waiting += was.Waiting
+			p.DB = &DB{Max: p.DB.Max + was.DB.Max, MinIdle: p.DB.MinIdle + was.DB.MinIdle, Timeouts: p.DB.Timeouts + was.DB.Timeouts}
+		}
+		byName[p.Name] = p
+	}
+	for name, p := range byName {
+		l := &labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(name)}}
+		with := l.with("").observe
+		o.ObserveInt64(s.told.dbCount, int64(p.Idle), l.with("idle", semconv.DBClientConnectionStateIdle).observe...)
+		o.ObserveInt64(s.told.dbCount, int64(p.Active), l.with("used", semconv.DBClientConnectionStateUsed).observe...)
+		o.ObserveInt64(s.told.dbPending, int64(p.Waiting), with...)
+		o.ObserveInt64(s.told.dbTimeouts, int64(p.DB.Timeouts), with...)
+		o.ObserveInt64(s.told.dbIdleMin, int64(p.DB.MinIdle), with...)
+		if p.DB.Max > 0 {
+			o.ObserveInt64(s.told.dbMax, int64(p.DB.Max), with...)
+			o.ObserveInt64(s.told.dbIdleMax, int64(p.DB.Max), with...)
+		}
+	}
+}
+
+// Taken counts a port that was wanted to a destination: had, after a wait or at once, or
+// not.
+func (s *Scope) Taken(at netip.AddrPort, waited bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := &s.peerLocked(at).counts
+	switch {
+	case err != nil:
+		c.Rejected++
+	case waited:
+		c.Waited++
+	default:
+		c.Dialed++
+	}
+}
+
+// Failed records a connect in vain.
+func (s *Scope) Failed(ctx context.Context, address string, at netip.AddrPort, took time.Duration, err error) {
+	s.mu.Lock()
+	s.peerLocked(at).counts.Failed++
+	n := s.nameLocked(address)
+	s.mu.Unlock()
+	n.dialed(ctx, took, err)
+}
+
+// Opened records a connect, and returns where what becomes of the connection is counted.
+// Whoever calls it calls Closed once.
+func (s *Scope) Opened(ctx context.Context, address string, at netip.AddrPort, took time.Duration) *Peer {
+	s.mu.Lock()
+	p := s.peerLocked(at)
+	p.counts.Opened++
+	p.flows++
+	n := s.nameLocked(address)
+	s.mu.Unlock()
+	n.dialed(ctx, took, nil)
+	return p
+}
+
+// Closed counts a connection that has ended, after so many uses beyond the first.
+func (s *Scope) Closed(p *Peer, reason string, reused uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.flows--
+	p.used = time.Now()
+	p.counts.Reused += reused
+	p.counts.Closed[reason]++
+}
+
+// Blackhole records that a connection was found dead after such a silence.
+func (s *Scope) Blackhole(p *Peer, address string, silence time.Duration) {
+	s.mu.Lock()
+	p.counts.Blackholes++
+	p.counts.LastBlackhole = time.Now()
+	n := s.nameLocked(address)
+	s.mu.Unlock()
+	if silence > 0 {
+		s.told.blackholed.Record(context.Background(), silence.Seconds(), n.plain...)
+	}
+}
+
+// A Database records the times that the conventions want of a database's pool.
+type Database struct {
+	told *instruments
+	with []metric.RecordOption
+}
+
+// Database returns what records for the pool that is called name.
+func (s *Scope) Database(name string) *Database {
+	l := labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(cmp.Or(name, other))}}
+	return &Database{told: &s.told, with: l.with("").record}
+}
+
+func (d *Database) Created(ctx context.Context, took time.Duration) {
+	d.told.dbCreate.Record(ctx, took.Seconds(), d.with...)
+}
+
+func (d *Database) Waited(ctx context.Context, took time.Duration) {
+	d.told.dbWait.Record(ctx, took.Seconds(), d.with...)
+}
+
+func (d *Database) Used(ctx context.Context, took time.Duration) {
+	d.told.dbUse.Record(ctx, took.Seconds(), d.with...)
+}

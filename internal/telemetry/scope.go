@@ -1,0 +1,159 @@
+// Package telemetry is where OpenTelemetry has its name: it exports what a ledger and the
+// pools above it know, draws the spans of waits and of connections that come to be, and
+// warns.
+//
+// Rooms count for themselves, or in a Scope, by numbers of their own. Instruments are
+// observed by one callback from snapshots; only what is rare, such as a dial, is recorded
+// when it happens. So that nothing is paid per request where nobody listens, and next to
+// nothing where somebody does.
+package telemetry
+
+import (
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+	"weak"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+const library = "github.com/natwise/natwise"
+
+// A Config says whom a Scope asks and tells.
+type Config struct {
+	Name           string               // tells this ledger from others; "": there is no other
+	MeterProvider  metric.MeterProvider // nil: the global one
+	TracerProvider trace.TracerProvider // nil: the global one
+	Logger         *slog.Logger         // nil: nobody is told
+
+	// Snapshot returns what the ledger holds now. It must not keep the ledger alive.
+	Snapshot func() Snapshot
+}
+
+// A Snapshot is what a ledger holds at one moment.
+type Snapshot struct {
+	Accounts []Account
+	Reused   map[*Peer]uint64 // uses beyond the first, by connections that live
+	Waiting  map[string]int   // dials that wait on nobody's behalf, by host:port
+}
+
+// An Account is one of a ledger's, with the ports that it holds.
+type Account struct {
+	Peer                           netip.AddrPort // zero: all destinations together
+	Limit                          int            // negative: none
+	Active, Idle, Dialing, Cooling int
+}
+
+func (a Account) taken() int { return a.Active + a.Idle + a.Dialing + a.Cooling }
+
+// A Scope is the telemetry of one ledger. New makes one; it needs no Close, and its
+// instruments are given up when the garbage collector finds it. It may be used by many
+// goroutines.
+type Scope struct {
+	cfg    Config
+	tracer trace.Tracer
+	told   instruments
+
+	mu        sync.Mutex // guards the fields below; never held while anybody is asked or told
+	peers     map[netip.AddrPort]*Peer
+	otherPeer *Peer
+	names     map[string]*Name
+	otherName *Name
+	pools     []*member
+	journal   journal
+}
+
+// New returns a Scope. Providers that are set later, by otel.SetMeterProvider, have
+// everything from then on.
+func New(cfg Config) *Scope {
+	s := &Scope{cfg: cfg, peers: make(map[netip.AddrPort]*Peer), names: make(map[string]*Name)}
+	s.otherPeer = newPeer(attribute.String(string(semconv.NetworkPeerAddressKey), other))
+	tracers, meters := cfg.TracerProvider, cfg.MeterProvider
+	if tracers == nil {
+		tracers = otel.GetTracerProvider()
+	}
+	if meters == nil {
+		meters = otel.GetMeterProvider()
+	}
+	s.tracer = tracers.Tracer(library, trace.WithSchemaURL(semconv.SchemaURL))
+	options := []metric.MeterOption{metric.WithSchemaURL(semconv.SchemaURL)}
+	if cfg.Name != "" {
+		options = append(options, metric.WithInstrumentationAttributes(attribute.String("natwise.ledger.name", cfg.Name)))
+	}
+	meter := meters.Meter(library, options...)
+	s.told = newInstruments(meter)
+	s.otherName = newName(&s.told, other)
+	registered, err := meter.RegisterCallback(observer(weak.Make(s)), s.told.observed()...)
+	if err != nil {
+		otel.Handle(err)
+		return s
+	}
+	runtime.AddCleanup(s, func(r metric.Registration) { r.Unregister() }, registered)
+	return s
+}
+
+// Join has of asked for its pools at each collection, for as long as it lives and says so:
+// it is not kept alive.
+func Join[T any](s *Scope, of *T, pools func(of *T) (pools []Pool, alive bool)) {
+	joined := weak.Make(of)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools = append(s.pools, &member{func() ([]Pool, bool) {
+		if of := joined.Value(); of != nil {
+			return pools(of)
+		}
+		return nil, false
+	}})
+}
+
+// Pools returns what the pools above the ledger hold now.
+func (s *Scope) Pools() (all []Pool) {
+	s.mu.Lock()
+	asked := slices.Clone(s.pools)
+	s.mu.Unlock()
+	for _, m := range asked {
+		pools, alive := m.ask()
+		if !alive {
+			s.mu.Lock()
+			s.pools = slices.DeleteFunc(s.pools, func(other *member) bool { return other == m })
+			s.mu.Unlock()
+		}
+		all = append(all, pools...)
+	}
+	return all
+}
+
+// A member is somebody who has joined.
+type member struct {
+	ask func() (pools []Pool, alive bool)
+}
+
+// A Pool is what a pool of connections, or one for each address, holds at one moment.
+type Pool struct {
+	Kind    string // "http", "sql" or "conns"
+	Name    string // as people know it: a URL without path, the name of a database's pool
+	Address string // host:port that it dials; "" where nobody knows yet
+	Scheme  string // http: of the requests
+
+	Idle, Active     int // connections
+	Requests         int // that have one; more than connections where these are shared
+	Waiting          int // requests
+	OldestWait       time.Duration
+	Opened, Reused   uint64
+	Answered, Silent uint64 // heartbeats
+
+	DB *DB // for a database's
+}
+
+// DB is what the conventions ask of a database's pool besides.
+type DB struct {
+	Max, MinIdle int // zero: no such bound
+	Timeouts     uint64
+}

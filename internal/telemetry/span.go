@@ -1,0 +1,196 @@
+package telemetry
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// Recording reports whether anybody follows what is done with ctx. Only then is it worth
+// the trouble to look closer.
+func Recording(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
+
+// Wait draws the span of a wait for a connection that is over, below the caller's: protocol
+// is "HTTP" or "DB", and address what was waited for.
+func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, began time.Time, err error) {
+	if !Recording(ctx) {
+		return
+	}
+	attrs := append(server(address), attribute.Int("natwise.wait.position", ahead+1))
+	_, span := s.tracer.Start(ctx, spanName(protocol, "wait_for_connection", address), trace.WithTimestamp(began), trace.WithAttributes(attrs...))
+	fail(span, err)
+	span.End()
+}
+
+func spanName(protocol, what, address string) string {
+	if protocol == "" {
+		return what + " " + address
+	}
+	return protocol + " " + what + " " + address
+}
+
+func server(address string) []attribute.KeyValue {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return []attribute.KeyValue{semconv.ServerAddress(address)}
+	}
+	n, _ := strconv.Atoi(port)
+	return []attribute.KeyValue{semconv.ServerAddress(host), semconv.ServerPort(n)}
+}
+
+func fail(span trace.Span, err error) {
+	if err == nil {
+		return
+	}
+	span.SetStatus(codes.Error, err.Error())
+	span.SetAttributes(semconv.ErrorTypeKey.String(ErrorType(err)))
+}
+
+// Used tells the span in ctx of the connection that serves it: its port, which is what the
+// NAT's log has, whether it had others before, for how long it was idle; and links it to
+// where the connection came from.
+func Used(ctx context.Context, c *Setup, reused bool, idle time.Duration) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	attrs := []attribute.KeyValue{attribute.Bool("natwise.connection.reused", reused)}
+	if idle > 0 {
+		attrs = append(attrs, attribute.Float64("natwise.connection.idle", idle.Seconds()))
+	}
+	if c != nil {
+		attrs = append(attrs, c.ends()...)
+	}
+	span.SetAttributes(attrs...)
+	if from := c.Context(); from.IsValid() {
+		span.AddLink(trace.Link{SpanContext: from})
+	}
+}
+
+// Replayed tells the span in ctx that what was sent has to be sent again, and why.
+func Replayed(ctx context.Context, why error) {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.AddEvent("natwise.replayed", trace.WithAttributes(semconv.ErrorTypeKey.String(ErrorType(why))))
+	}
+}
+
+// A Setup is how a connection comes to be. Its spans are drawn when that is over, since
+// nobody knows before whether there will be a connection, or only a permission that is
+// given up. All its methods may be called on nil, and do nothing then.
+type Setup struct {
+	scope    *Scope
+	protocol string
+	address  string
+	link     trace.SpanContext // whoever had waited longest when it began
+	began    time.Time
+	span     atomic.Pointer[trace.SpanContext]
+
+	mu          sync.Mutex // guards the fields below
+	phases      []phase
+	local, peer netip.AddrPort
+}
+
+type phase struct {
+	name       string
+	began, end time.Time
+	err        error
+}
+
+// Setup begins a connection to address, for the one who asks with ctx.
+func (s *Scope) Setup(ctx context.Context, protocol, address string) *Setup {
+	return &Setup{scope: s, protocol: protocol, address: address, link: trace.SpanContextFromContext(ctx), began: time.Now()}
+}
+
+type setupKey struct{}
+
+// With returns ctx with u in it, for whoever does a part of it.
+func (u *Setup) With(ctx context.Context) context.Context {
+	return context.WithValue(ctx, setupKey{}, u)
+}
+
+// SetupOf returns what ctx has a part of, or nil.
+func SetupOf(ctx context.Context) *Setup {
+	u, _ := ctx.Value(setupKey{}).(*Setup)
+	return u
+}
+
+// Phase notes a part that is over: "DNS lookup", "socket connect", "TLS client handshake",
+// and of what.
+func (u *Setup) Phase(name, of string, began time.Time, err error) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.phases = append(u.phases, phase{name + " " + of, began, time.Now(), err})
+}
+
+// Connected notes the two ends.
+func (u *Setup) Connected(local, peer netip.AddrPort) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.local, u.peer = local, peer
+}
+
+// End draws the spans: a root, linked to the span of whoever wanted it, and one below it for
+// each phase.
+func (u *Setup) End(err error) {
+	if u == nil {
+		return
+	}
+	attrs := append(server(u.address), u.ends()...)
+	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithTimestamp(u.began), trace.WithAttributes(attrs...)}
+	if u.link.IsValid() {
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: u.link}))
+	}
+	ctx, span := u.scope.tracer.Start(context.Background(), spanName(u.protocol, "connection_setup", u.address), options...)
+	defer span.End()
+	at := span.SpanContext()
+	u.span.Store(&at)
+	if !span.IsRecording() {
+		return
+	}
+	fail(span, err)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, p := range u.phases {
+		_, part := u.scope.tracer.Start(ctx, p.name, trace.WithTimestamp(p.began))
+		fail(part, p.err)
+		part.End(trace.WithTimestamp(p.end))
+	}
+}
+
+// Context is that of the root span, once it is drawn. The zero one is not valid.
+func (u *Setup) Context() trace.SpanContext {
+	if u != nil {
+		if at := u.span.Load(); at != nil {
+			return *at
+		}
+	}
+	return trace.SpanContext{}
+}
+
+// ends are attributes of the two ends, as far as they are known.
+func (u *Setup) ends() (attrs []attribute.KeyValue) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.local.IsValid() {
+		attrs = append(attrs, semconv.NetworkLocalPort(int(u.local.Port())))
+	}
+	if u.peer.IsValid() {
+		attrs = append(attrs, semconv.NetworkPeerAddress(u.peer.Addr().String()), semconv.NetworkPeerPort(int(u.peer.Port())), semconv.NetworkTransportTCP)
+	}
+	return attrs
+}

@@ -1,0 +1,56 @@
+package sqlx
+
+import (
+	"cmp"
+	"time"
+
+	"github.com/natwise/natwise/internal/telemetry"
+	"github.com/natwise/natwise/pool"
+)
+
+func (n *Connector) scope() *telemetry.Scope { return n.dialer.base().Telemetry() }
+
+// name is what telemetry calls the pool. "": the driver has not said yet where it dials.
+func (n *Connector) name() string { return cmp.Or(n.cfg.Name, n.address()) }
+
+func (n *Connector) address() string {
+	if last := n.last.Load(); last != nil {
+		return last.address
+	}
+	return ""
+}
+
+// database records what the conventions want of the pool.
+func (n *Connector) database() *telemetry.Database {
+	if d := n.told.Load(); d != nil {
+		return d
+	}
+	d := n.scope().Database(n.name())
+	if n.name() != "" {
+		n.told.Store(d)
+	}
+	return d
+}
+
+// tell returns what those who look at the ledger are told of the pool. It reports whether
+// there may be something to tell later.
+func (n *Connector) tell() (pools []telemetry.Pool, alive bool) {
+	is := n.Stats()
+	return []telemetry.Pool{{
+		Kind: "sql", Name: n.name(), Address: n.address(),
+		Idle: is.Idle, Active: is.InUse, Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
+		Opened: is.Opened, Reused: is.Reused, Answered: is.Beaten, Silent: is.Unbeaten,
+		DB: &telemetry.DB{Max: is.Max, MinIdle: is.MinIdle, Timeouts: is.Timeouts},
+	}}, !n.closed.Load()
+}
+
+// tellWait tells of an operation that waited for a connection.
+func (n *Connector) tellWait(e pool.Event) {
+	n.database().Waited(e.Context, e.Took)
+	if address := n.address(); address != "" {
+		n.scope().Name(address).Waited(e.Context, e.Took, e.Err)
+	}
+	if telemetry.Recording(e.Context) {
+		n.scope().Wait(e.Context, "DB", n.name(), e.Ahead, time.Now().Add(-e.Took), e.Err)
+	}
+}
