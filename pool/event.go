@@ -38,8 +38,8 @@ func (r Reason) Error() string { return "pool: " + r.String() }
 // An Event is something that has happened in a pool, told to Config.Observe.
 type Event struct {
 	Kind   EventKind
-	Took   time.Duration // Waited: in Get. Opened, OpenFailed: since it was begun. Closed: the value's age. Leaked: since it was taken
-	Err    error         // Waited: in vain. OpenFailed. Closed: the cause
+	Took   time.Duration // Waited: in Get. Opened, OpenFailed, Beaten: since it was begun. Closed: the value's age. Leaked: since it was taken
+	Err    error         // Waited: in vain. OpenFailed. Closed: the cause. Beaten: in vain
 	Reason Reason        // Closed
 
 	Context context.Context // Waited: the Get's
@@ -56,9 +56,10 @@ const (
 	OpenFailed                  // none is
 	Closed                      // and its Close has returned
 	Leaked                      // a lease is out for LeakAfter
+	Beaten                      // an idle value was asked by Beat
 )
 
-var kinds = [...]string{"waited", "opened", "open failed", "closed", "leaked"}
+var kinds = [...]string{"waited", "opened", "open failed", "closed", "leaked", "beaten"}
 
 // String returns the kind as telemetry names it: "opened".
 func (k EventKind) String() string {
@@ -91,8 +92,6 @@ type Stats struct {
 	OpenFailed uint64          // Ask or Open in vain
 	Closed     [Reasons]uint64 // values, by Reason
 	Reused     uint64          // leases of a value that somebody had before
-	Beaten     uint64          // Beats that found a value good
-	Unbeaten   uint64          // and those that did not
 	Waited     uint64          // Gets that found nothing idle, with those that wait now
 	WaitTime   time.Duration   // of those that wait no more
 }
@@ -109,7 +108,6 @@ func (p *Pool[T]) statsLocked() Stats {
 		Size: p.size, Idle: p.idleLocked(), Connecting: p.connecting + p.overdue, Closing: p.closing,
 		InUse: int(p.lent - p.ended), Waiting: p.waiters.len,
 		Opened: p.opened, OpenFailed: p.openFailed, Closed: p.closed, Reused: p.lent - p.fresh,
-		Beaten: p.beaten, Unbeaten: p.unbeaten,
 		Waited: p.waited, WaitTime: time.Duration(p.waitTime.Load()),
 	}
 	if p.asking != nil {

@@ -70,7 +70,6 @@ type Pool[T any] struct {
 	opened, openFailed uint64
 	closed             [Reasons]uint64
 	waited             uint64
-	beaten, unbeaten   uint64
 
 	ticker *time.Timer // runs tick
 	timer  *time.Timer // runs tend

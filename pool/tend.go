@@ -120,21 +120,18 @@ func (p *Pool[T]) tendLocked(e *entry[T], now instant) {
 // others: they are asked at once, and before they are lent.
 func (p *Pool[T]) beat(life context.Context, e *entry[T]) {
 	err := errUnfinished // where Beat does not return
+	began := p.clock()
 	defer func() {
 		p.mu.Lock()
 		now := p.clock()
 		e.probing = false
 		p.beating--
-		if err == nil {
-			p.beaten++
-		} else {
-			p.unbeaten++
-		}
 		p.judgeLocked(e, now, err)
 		p.settleLocked(e)
 		p.openLocked()
 		p.armLocked(now) // another one may be due
 		p.unlock()
+		p.observe(Event{Kind: Beaten, Took: now - began, Err: err})
 	}()
 	err = p.probe(life, p.cfg.Beat, e.value)
 }

@@ -59,6 +59,8 @@ func (n *Connector) observe(e pool.Event) {
 		n.database().Created(context.Background(), e.Took)
 	case pool.Waited:
 		n.tellWait(e)
+	case pool.Beaten:
+		n.scope().Name(n.address()).Beaten(e.Err)
 	case pool.Leaked:
 		n.scope().Warn("leak", n.name(), "a connection was not given back for long", "pool", n.name(), "took", e.Place, "for", e.Took)
 	}

@@ -39,7 +39,7 @@ func (n *Connector) tell() (pools []telemetry.Pool, alive bool) {
 	return []telemetry.Pool{{
 		Kind: "sql", Name: n.name(), Address: n.address(),
 		Idle: is.Idle, Active: is.InUse, Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
-		Opened: is.Opened, Reused: is.Reused, Answered: is.Beaten, Silent: is.Unbeaten,
+		Opened: is.Opened, Reused: is.Reused,
 		DB: &telemetry.DB{Max: is.Max, MinIdle: is.MinIdle, Timeouts: is.Timeouts},
 	}}, !n.closed.Load()
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -36,6 +37,7 @@ type Peer struct {
 	labels labels
 	counts Counts // guarded by Scope.mu, and so are those below
 	flows  int    // connections that will count here
+	reused uint64 // what was told last
 	used   time.Time
 }
 
@@ -124,6 +126,7 @@ type Name struct {
 	labels labels // guarded by mu
 	plain  []metric.RecordOption
 	recent waits
+	beats  [2]atomic.Uint64 // answered, and not
 
 	mu sync.Mutex
 }
@@ -160,7 +163,16 @@ func (n *Name) Waited(ctx context.Context, took time.Duration, err error) {
 	n.told.wait.Record(ctx, took.Seconds(), n.with(err)...)
 }
 
-// Dialed records a connect.
+// Beaten counts an idle connection that was asked whether its far end is there.
+func (n *Name) Beaten(err error) {
+	if err == nil {
+		n.beats[0].Add(1)
+	} else {
+		n.beats[1].Add(1)
+	}
+}
+
+// dialed records a connect.
 func (n *Name) dialed(ctx context.Context, took time.Duration, err error) {
 	n.told.dial.Record(ctx, took.Seconds(), n.with(err)...)
 }

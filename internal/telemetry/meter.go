@@ -110,12 +110,19 @@ func observer(s weak.Pointer[Scope]) metric.Callback {
 }
 
 func (s *Scope) observe(o metric.Observer) {
+	ended := s.reused() // first: who ends meanwhile is told too late, and not twice
 	held := s.cfg.Snapshot()
 	pools := s.Pools()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.observeAccountsLocked(o, held.Accounts)
-	s.observeCountsLocked(o, held.Reused)
+	for p, live := range held.Reused {
+		ended[p] += live
+	}
+	s.observePeerLocked(o, s.otherPeer, ended)
+	for _, p := range s.peers {
+		s.observePeerLocked(o, p, ended)
+	}
 	s.observeNamesLocked(o, held.Waiting, pools)
 	s.observeDatabasesLocked(o, pools)
 }
@@ -160,19 +167,24 @@ func (s *Scope) observeAccountLocked(o metric.Observer, l *labels, a Account) {
 	}
 }
 
-func (s *Scope) observeCountsLocked(o metric.Observer, reused map[*Peer]uint64) {
-	s.observePeerLocked(o, s.otherPeer, reused)
+// reused returns how often connections that have ended were used again.
+func (s *Scope) reused() map[*Peer]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ended := map[*Peer]uint64{s.otherPeer: s.otherPeer.counts.Reused}
 	for _, p := range s.peers {
-		s.observePeerLocked(o, p, reused)
+		ended[p] = p.counts.Reused
 	}
+	return ended
 }
 
 func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]uint64) {
 	c := &p.counts
+	p.reused = max(p.reused, reused[p])
 	for _, outcome := range []struct {
 		name string
 		n    uint64
-	}{{"reused", c.Reused + reused[p]}, {"dialed", c.Dialed}, {"waited", c.Waited}, {"rejected", c.Rejected}} {
+	}{{"reused", p.reused}, {"dialed", c.Dialed}, {"waited", c.Waited}, {"rejected", c.Rejected}} {
 		if outcome.n > 0 {
 			o.ObserveInt64(s.told.acquisitions, int64(outcome.n), p.labels.with("outcome "+outcome.name, attribute.String("natwise.snat.port.outcome", outcome.name)).observe...)
 		}
@@ -198,17 +210,12 @@ func (s *Scope) observeNamesLocked(o metric.Observer, waiting map[string]int, po
 		pending[s.nameLocked(address)] += n
 	}
 	origins := make(map[origin]open)
-	asked := make(map[*Name][2]uint64)
 	for _, p := range pools {
 		if p.Address == "" {
 			continue
 		}
 		n := s.nameLocked(p.Address)
 		pending[n] += p.Waiting
-		if p.Answered+p.Silent > 0 {
-			was := asked[n]
-			asked[n] = [2]uint64{was[0] + p.Answered, was[1] + p.Silent}
-		}
 		if p.Kind == "http" {
 			at := origin{n, p.Scheme}
 			was := origins[at]
@@ -218,17 +225,24 @@ func (s *Scope) observeNamesLocked(o metric.Observer, waiting map[string]int, po
 	for n, waits := range pending {
 		o.ObserveInt64(s.told.pending, int64(waits), n.option("").observe...)
 	}
-	for n, count := range asked {
-		for i, outcome := range []string{"answered", "unanswered"} {
-			o.ObserveInt64(s.told.probes, int64(count[i]), n.option("probe "+outcome,
-				attribute.String("natwise.keepalive.type", "app"), attribute.String("natwise.keepalive.outcome", outcome)).observe...)
-		}
+	s.observeBeats(o, s.otherName)
+	for _, n := range s.names {
+		s.observeBeats(o, n)
 	}
 	for at, n := range origins {
 		scheme := semconv.URLScheme(at.scheme)
 		o.ObserveInt64(s.told.httpActive, int64(n.requests), at.name.option("scheme "+at.scheme, scheme).observe...)
 		o.ObserveInt64(s.told.httpOpen, int64(n.active), at.name.option("active "+at.scheme, scheme, semconv.HTTPConnectionStateActive).observe...)
 		o.ObserveInt64(s.told.httpOpen, int64(n.idle), at.name.option("idle "+at.scheme, scheme, semconv.HTTPConnectionStateIdle).observe...)
+	}
+}
+
+func (s *Scope) observeBeats(o metric.Observer, n *Name) {
+	for i, outcome := range []string{"answered", "unanswered"} {
+		if count := n.beats[i].Load(); count > 0 {
+			o.ObserveInt64(s.told.probes, int64(count), n.option("probe "+outcome,
+				attribute.String("natwise.keepalive.type", "app"), attribute.String("natwise.keepalive.outcome", outcome)).observe...)
+		}
 	}
 }
 

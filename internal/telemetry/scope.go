@@ -61,7 +61,7 @@ type Scope struct {
 	tracer trace.Tracer
 	told   instruments
 
-	mu        sync.Mutex // guards the fields below; never held while anybody is asked or told
+	mu        sync.Mutex // guards the fields below; never held while the ledger or a pool is asked
 	peers     map[netip.AddrPort]*Peer
 	otherPeer *Peer
 	names     map[string]*Name
@@ -142,12 +142,11 @@ type Pool struct {
 	Address string // host:port that it dials; "" where nobody knows yet
 	Scheme  string // http: of the requests
 
-	Idle, Active     int // connections
-	Requests         int // that have one; more than connections where these are shared
-	Waiting          int // requests
-	OldestWait       time.Duration
-	Opened, Reused   uint64
-	Answered, Silent uint64 // heartbeats
+	Idle, Active   int // connections
+	Requests       int // that have one; more than connections where these are shared
+	Waiting        int // requests
+	OldestWait     time.Duration
+	Opened, Reused uint64
 
 	DB *DB // for a database's
 }

@@ -17,7 +17,7 @@ func (p *Pool) tell() (pools []telemetry.Pool, alive bool) {
 		pools = append(pools, telemetry.Pool{
 			Kind: "conns", Name: k.network + "://" + k.address, Address: k.address,
 			Idle: is.Idle, Active: is.InUse, Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
-			Opened: is.Opened, Reused: is.Reused, Answered: is.Beaten, Silent: is.Unbeaten,
+			Opened: is.Opened, Reused: is.Reused,
 		})
 	}
 	return pools, !p.closed.Load()
@@ -32,6 +32,10 @@ func (p *Pool) observer(k key) func(pool.Event) {
 			name().Waited(e.Context, e.Took, e.Err)
 			if telemetry.Recording(e.Context) {
 				p.dialer.Telemetry().Wait(e.Context, "", k.address, e.Ahead, time.Now().Add(-e.Took), e.Err)
+			}
+		case pool.Beaten:
+			if p.cfg.Beat != nil { // else it was only looked at
+				name().Beaten(e.Err)
 			}
 		case pool.Leaked:
 			p.dialer.Telemetry().Warn("leak", k.address, "a connection was not put back for long", "address", k.address, "took", e.Place, "for", e.Took)
