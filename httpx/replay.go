@@ -27,6 +27,10 @@ const (
 	// maxLost is how often a request is sent again that may have run.
 	maxLost = 3
 
+	// mayLose is after how many kept connections in a row that have died under one request
+	// it is not lent another that has proved nothing since.
+	mayLose = 2
+
 	// maxRefusals is how often one is whose stream was refused. Where the connection
 	// came to its end with that, it is maxGone, but fewRefusals if none has brought an
 	// answer lately.
@@ -71,6 +75,9 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		}
 		if replays.allow(x) && t.affords(x) && replays.pause(req) == nil {
 			if again, fresh := b.rewind(sent); again != nil {
+				if replays.lost == mayLose {
+					x.distrust()
+				}
 				telemetry.Replayed(req.Context(), err)
 				sent, b = again, fresh
 				continue
@@ -135,6 +142,24 @@ func isCause(ctx context.Context, err error) bool {
 	cause := context.Cause(ctx)
 	return cause != nil && reflect.TypeOf(cause).Comparable() && err == cause
 }
+
+// distrust has the connections on x's way that have not answered since x began carry no more
+// requests: what those on which it was lost have met, these may have met too, and whoever
+// tries them all in turn loses a request that may only be sent so often.
+func (x *exchange) distrust() {
+	w := x.conn.way
+	for r, p := range w.stock.group.Pools() {
+		if r != w.route {
+			continue
+		}
+		p.Retire(errDoubtful, func(c *conn) bool {
+			info, err := c.flow.Info()
+			return err != nil || info.LastProof > time.Since(x.began)
+		})
+	}
+}
+
+var errDoubtful = errors.New("httpx: others like it have died, and nothing has come on it since")
 
 // pause lets some time pass after some refusals. It returns early when nobody waits for the
 // answer any more.

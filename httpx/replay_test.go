@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
@@ -216,6 +217,41 @@ func TestARequestThatMayHaveRunIsReplayedNoMoreThanThreeTimes(t *testing.T) {
 		}
 		if n := s.served.Load() - kept; n != 4 {
 			t.Errorf("it was served %d times", n)
+		}
+	})
+}
+
+func TestARequestDoesNotTryOneDeadConnectionAfterTheOther(t *testing.T) {
+	overEach(t, []protocol{http1, http1TLS}, func(t *testing.T, p protocol) {
+		const kept = 8
+		var together sync.WaitGroup
+		together.Add(kept)
+		var dead sync.Map // by remote address
+		s := newSite(t, p, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/together" {
+				dead.Store(r.RemoteAddr, true)
+				together.Done()
+				together.Wait()
+			} else if _, is := dead.Load(r.RemoteAddr); is {
+				sever(r, keepalive.RSTByPeer)
+			}
+			echo(w, r)
+		})
+		var all sync.WaitGroup
+		for range kept {
+			all.Go(func() {
+				if err := s.send(aGET, s.server.URL+"/together"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		time.Sleep(20 * time.Millisecond) // the kernel counts in ticks: else the answers came when the request began
+		if err := s.send(aGET, s.server.URL); err != nil {
+			t.Error(err)
+		}
+		if n := s.served.Load() - kept; n != 3 {
+			t.Errorf("it was served %d times, on two dead connections and a new one: want 3", n)
 		}
 	})
 }
