@@ -41,6 +41,10 @@ const (
 	firstRefusal = 10 * time.Millisecond
 	lastRefusal  = time.Second
 
+	// firstLoss is for whatever ended two connections under one request to be over.
+	firstLoss = 200 * time.Millisecond
+	lastLoss  = time.Second
+
 	// cancelGrace is how long http.Client may take to notice that its own timeout
 	// has passed, so that its error can say so.
 	cancelGrace = 10 * time.Millisecond
@@ -54,7 +58,10 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		return nil, unsent(err)
 	}
 	sent, b := guard(req)
-	replays := replays{backoff: retry.Backoff{First: firstRefusal, Max: lastRefusal}}
+	replays := replays{
+		refusals: retry.Backoff{First: firstRefusal, Max: lastRefusal},
+		losses:   retry.Backoff{First: firstLoss, Max: lastLoss},
+	}
 	for {
 		x, err := t.lease(sent, r)
 		if err != nil {
@@ -73,7 +80,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		if b.failed() {
 			x.fate = final
 		}
-		if replays.allow(x) && t.affords(x) && replays.pause(req) == nil {
+		if replays.allow(x) && t.affords(x) && replays.pause(req, x.fate) == nil {
 			if again, fresh := b.rewind(sent); again != nil {
 				if replays.lost == mayLose {
 					x.distrust()
@@ -94,7 +101,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 // replays counts them for one request.
 type replays struct {
 	lost, fresh, refused int
-	backoff              retry.Backoff // between refusals
+	refusals, losses     retry.Backoff // between them
 }
 
 // allow reports whether the request of x may be sent again: after an outage as often as
@@ -161,13 +168,16 @@ func (x *exchange) distrust() {
 
 var errDoubtful = errors.New("httpx: others like it have died, and nothing has come on it since")
 
-// pause lets some time pass after some refusals. It returns early when nobody waits for the
-// answer any more.
-func (r *replays) pause(req *http.Request) error {
-	if r.refused <= fewRefusals {
-		return nil
+// pause lets some time pass after some refusals or losses. It returns early when nobody waits
+// for the answer any more.
+func (r *replays) pause(req *http.Request, f fate) error {
+	switch {
+	case f == lost && r.lost >= mayLose:
+		return sleep(req, time.Now().Add(r.losses.Next()))
+	case f == untouched && r.refused > fewRefusals:
+		return sleep(req, time.Now().Add(r.refusals.Next()))
 	}
-	return sleep(req, time.Now().Add(r.backoff.Next()))
+	return nil
 }
 
 // affords reports whether a request that may have run may run twice. It counts as a retry
