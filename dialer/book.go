@@ -132,7 +132,7 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 			}
 			continue
 		}
-		if i == 0 && a.failing != nil && !a.failing.mayTry(now) {
+		if i == 0 && a.failing != nil && !l.Shadow && !a.failing.mayTry(now) {
 			room.ports = -1
 			return
 		}

@@ -414,10 +414,10 @@ func (d *Dialer) Path() netpath.Profile {
 
 // MaxConns is how many connections to one address a single owner may have, for
 // the size of a pool: the path's limit less the port that is kept for
-// newcomers. netpath.None: there is no limit.
+// newcomers. netpath.None: there is no limit, or the ledger is a Shadow.
 func (d *Dialer) MaxConns() int {
 	limit := d.ledger().Path.Limit(netpath.Destination)
-	if limit == netpath.None {
+	if limit == netpath.None || d.ledger().Shadow {
 		return netpath.None
 	}
 	return limit - reserve(limit, 1)

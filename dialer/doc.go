@@ -13,7 +13,8 @@
 //
 // and DialContext of the zero Dialer fits wherever net.Dialer's does:
 // http.Transport.DialContext, the DialFunc of pgx and of go-sql-driver/mysql,
-// go-redis' Options.Dialer, gRPC's WithContextDialer.
+// go-redis' Options.Dialer, gRPC's WithContextDialer. What else each of these needs is in
+// https://github.com/natwise/natwise/tree/main/examples, by clients, databases and dialers.
 //
 // A connection whose packets vanish is ended within seconds by evidence, so that its
 // Read and Write return keepalive.ErrBlackhole, whoever uses it; when the whole path
@@ -22,4 +23,91 @@
 //
 // dialer pools nothing, never retries an address that failed within one dial,
 // and knows no protocol above TCP.
+//
+// # Adopting it
+//
+// Begin in shadow: everything is booked and kept alive, and no dial waits for a port.
+//
+//	dialer.DefaultLedger.Path = netpath.AzureAppService()
+//	dialer.DefaultLedger.Shadow = true
+//
+// Which profile is yours says package netpath. After a day with its busiest hour look at
+// [Ledger.Accounts], which package httpx/debug shows live:
+//
+//   - Exceeded counts dials beyond the limit, which would have waited. Where it is zero
+//     everywhere, nobody will notice the next step.
+//   - Taken is near Limit, and most of it is Cooling: connections are closed that could be
+//     kept. Change that first; the next section says what it may be.
+//   - Taken is near Limit, and most of it is Active: so many are needed at a time. They
+//     will wait for each other, or you ask your cloud for more ports.
+//
+// Then take the line with Shadow away. A dial that finds no port waits for Ledger.MaxWait,
+// 30 s, and a [BudgetError] says who has the ports. Then replace pools: httpx.NewClient,
+// sqlx.OpenDB and conns.New say which of their connections are idle, so that one of those
+// can be ended for a dial that waits; other pools do not.
+//
+// The way back from each step is the line with Shadow. Only sqlx.Tune, which is given a
+// path itself, sets its limits all the same.
+//
+// # Troubleshooting
+//
+// First print the accounts. Each says in a line how many ports are taken, and by what:
+//
+//	for _, account := range dialer.DefaultLedger.Accounts() {
+//		log.Println(account)
+//	}
+//
+// # Connects hang to one destination only
+//
+// A NAT that has no port left for it drops the SYN without a word. If the account is
+// full, so it is here. If it is not, somebody else has the ports: say how many you are
+// (Profile.Sharers), and let all clients of the program dial by natwise. If the same
+// share of connects hangs whatever the load is, it is no matter of ports: a server that
+// calls the internal load balancer before itself is sent to itself once in as many times
+// as there are servers, and Azure's does not deliver that.
+//
+// # I/O timeout after minutes of silence
+//
+// The path has forgotten the connection, and drops what is sent. A connection that was
+// dialed here is probed before that happens, so see whether it was: [Unwrap]. If it was,
+// the path forgets sooner than Profile.Idle says, which examples/pathprobe measures and
+// Dialer.Learner learns, or something counts only bytes or requests: name it in
+// Dialer.Beyond.
+//
+// # EOF on the first request after a pause
+//
+// The server, or a proxy before it, closed the idle connection at the moment when the
+// request was sent. Name the proxy in Dialer.Beyond (netpath.AWSALB closes after 60 s),
+// or let the pool close first, such as by httpx.Transport.MaxIdle. httpx sends again what
+// is idempotent; give a POST an Idempotency-Key. [SafeToRetry] says of an error that
+// nothing had been sent.
+//
+// # All ports are taken, and most are cooling
+//
+// Connections are closed after little use: response bodies that are not read to their
+// end, a client made for each request, the two idle connections that http.Transport keeps
+// for a host, a ConnMaxLifetime of minutes, a server that says "Connection: close".
+// Account.Cooling tells who closed: FINByPeer is the server.
+//
+// # Dials wait although ports are free
+//
+// Of an account with a limit, at most 16 dials are under way at a time. From a limit of
+// 16 on, one port is kept for newcomers and control connections, and a twentieth of all
+// where several owners share them. A fresh ledger begins with half of a limit of up to
+// 1,024, and has the whole after one hold (Ledger.Ramp). An address that fails is tried
+// by one dial at a time. The Budget may refuse. And a flow may owe two accounts, of which
+// the other is full: Azure Functions counts 600 sockets, too.
+//
+// # Cannot assign requested address
+//
+// This is EADDRNOTAVAIL: it is the machine's own ports that have run out: Linux has
+// 28,232 for each destination (ip_local_port_range), and keeps one for 60 s after this
+// side has closed it (TIME_WAIT). As a rule that destination is near, a proxy on loopback
+// or a database, which no NAT translates and a ledger does not count. Give its clients
+// one that does:
+//
+//	path := netpath.AzurePublicIP() // which knows of those 60 s
+//	path.Limits = []netpath.Limit{{Scope: netpath.Destination, N: 28_232}}
+//	path.Exempt = netpath.NoExempt()
+//	near := &dialer.Dialer{Ledger: &dialer.Ledger{Path: path}}
 package dialer

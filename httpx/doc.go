@@ -55,4 +55,55 @@
 // waits for a port goes on, and its connection may never carry a byte; MaxConnsPerHost bounds
 // how many wait, and counts names, not addresses. Wrap gives such a dial up, but over HTTP/2
 // net/http still dials once for each request that finds no connection.
+//
+// # Coming from http.DefaultClient
+//
+// Each line is of use without the others:
+//
+//	err := httpx.Install(http.DefaultTransport.(*http.Transport), nil) // what has no transport of its own is booked
+//	http.DefaultClient.Transport = new(httpx.Transport)                // http.Get and its like
+//	client := httpx.NewClient(nil)                                     // yours
+//
+// Put nothing else into http.DefaultTransport: SDKs take for granted that it is an
+// *http.Transport, and panic (googleapis/google-api-go-client#3260, sigstore/cosign#4883).
+//
+// What changes: idle connections are kept for 10 min rather than 90 s, and all of them rather
+// than two a host. Without a port a request waits, for 30 s if it has no deadline. What does
+// not: how long an answer may take is for you to say, by Client.Timeout or a context.
+//
+// # Coming from go-retryablehttp
+//
+// What its NewClient does, as far as that is safe:
+//
+//	transport := &httpx.Transport{Retry: &httpx.Retry{
+//		Attempts: 5,                // RetryMax is 4
+//		First:    time.Second,      // RetryWaitMin
+//		Max:      30 * time.Second, // RetryWaitMax
+//		Statuses: []int{429, 500, 502, 503, 504},
+//	}}
+//
+// A POST is sent again only with an Idempotency-Key, PUT and DELETE if Methods has them;
+// go-retryablehttp sends all of them again. Waits are drawn at random between zero and their
+// bound, and retries add a tenth to a destination's load at most (Budget). After the last
+// attempt the caller gets its response, where go-retryablehttp returns an error ("giving up"). A
+// body needs GetBody, which http.NewRequest sets for what is in memory.
+//
+// To keep go-retryablehttp, or an SDK that retries, leave Retry nil:
+// https://github.com/natwise/natwise/blob/main/examples/clients/README.md has each.
+//
+// # otelhttp, and other wrappers
+//
+// What wraps goes outside. otelhttp then records one span for each request, however often it
+// is sent:
+//
+//	transport := new(httpx.Transport)
+//	client := &http.Client{Transport: otelhttp.NewTransport(transport)}
+//	... until the end of the program ...
+//	err := transport.Close(ctx)
+//
+// Client.CloseIdleConnections does nothing where the outermost RoundTripper has no such
+// method, and otelhttp's has none (v0.72.0): keep the Transport, and close that. It is
+// seldom good to close idle connections before the end, since the NAT holds the port of each.
+//
+//doctest:compiled in examples/clients
 package httpx

@@ -21,4 +21,26 @@
 // the way acknowledge what they never deliver.
 //
 // keepalive never opens a connection and never retries anything.
+//
+// # Servers
+//
+// Clients sit behind NATs, and a server often behind a load balancer: both forget. A server
+// that pushes, or whose clients keep connections, applies a Plan to what it accepts, that of
+// what stands before it. For an unknown path that is For(netpath.Profile{}): the first probe
+// after 57 s, and the end of a connection whose client is gone 90 s after what it did not
+// acknowledge.
+//
+//	plan := keepalive.For(netpath.AWSNLB())
+//	server := &http.Server{
+//		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+//			if tcp, ok := c.(*net.TCPConn); ok { // under TLS: that of tls.Conn.NetConn
+//				plan.Apply(tcp)
+//			}
+//			return ctx
+//		},
+//	}
+//
+// Where the probes are enough, net.ListenConfig{KeepAliveConfig: plan.KeepAlive()} sets them.
+// A gRPC server takes a listener that applies the plan, and an option so that it leaves it as
+// it is: see https://github.com/natwise/natwise/blob/main/examples/dialers/README.md.
 package keepalive

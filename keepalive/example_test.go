@@ -1,10 +1,16 @@
 package keepalive_test
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
 	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/natwise/natwise/keepalive"
@@ -44,6 +50,48 @@ func ExamplePlan_Apply() {
 	}
 	fmt.Println("probes after", plan.Idle)
 	// Output: probes after 1m0s
+}
+
+// Each connection that an HTTP server accepts follows the plan of what stands before
+// the server.
+func ExamplePlan_Apply_server() {
+	plan := keepalive.For(netpath.AWSNLB())
+	server := httptest.NewUnstartedServer(http.NotFoundHandler())
+	server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		if secured, ok := c.(*tls.Conn); ok {
+			c = secured.NetConn()
+		}
+		if tcp, ok := c.(*net.TCPConn); ok {
+			fmt.Println("refused by the kernel:", plan.Apply(tcp))
+		}
+		return ctx
+	}
+	server.StartTLS()
+	defer server.Close()
+
+	resp, err := server.Client().Get(server.URL)
+	if err != nil {
+		log.Fatal(err)
+	}
+	resp.Body.Close()
+	fmt.Println(resp.Status)
+	// Output:
+	// refused by the kernel: <nil>
+	// 404 Not Found
+}
+
+// A deadline of the caller's says nothing of the connection. The kernel's verdict, which
+// calls itself a timeout too, says that packets vanish.
+func ExampleFaultOf() {
+	for _, err := range []error{os.ErrDeadlineExceeded, syscall.ETIMEDOUT, syscall.ECONNRESET, io.ErrUnexpectedEOF, keepalive.ErrRetired} {
+		fmt.Println(keepalive.FaultOf(err))
+	}
+	// Output:
+	// deadline
+	// blackhole
+	// reset
+	// finished
+	// shut
 }
 
 func ExampleWatch() {

@@ -1,9 +1,9 @@
 // Package pool reuses anything that is costly to open and can be kept:
 // connections, sessions, processes.
 //
-//	p := pool.New(pool.Config[*Session]{
-//		Open:  func(ctx context.Context) (*Session, error) { return login(ctx) },
-//		Close: func(s *Session, cause error) { s.Logout() },
+//	p := pool.New(pool.Config[*smtp.Client]{
+//		Open:  func(context.Context) (*smtp.Client, error) { return smtp.Dial("mail.example.com:25") },
+//		Close: func(c *smtp.Client, cause error) { c.Quit() },
 //		Max:   16,
 //	})
 //	defer p.Close(ctx)
@@ -12,8 +12,8 @@
 //	if err != nil {
 //		return err
 //	}
-//	defer lease.Discard(errUnclean) // does nothing after Put
-//	...
+//	defer lease.Discard(errors.New("not finished")) // does nothing after Put
+//	... send a letter with lease.Value() ...
 //	lease.Put()
 //
 // Whoever waits does not wait for a value of their own: who has waited longest

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/natwise/natwise/pool"
 )
@@ -29,6 +30,33 @@ func sessions(server string) pool.Config[*session] {
 		Close: func(s *session, cause error) { fmt.Println("logout:", cause) },
 		Max:   16,
 	}
+}
+
+// A value that has been idle is asked before it is lent again.
+func ExampleNew() {
+	ctx := context.Background()
+	p := pool.New(pool.Config[*session]{
+		Open: func(context.Context) (*session, error) { return &session{"db1"}, nil },
+		Check: func(_ context.Context, s *session) error {
+			_, err := s.find("anybody")
+			return err
+		},
+		CheckAfter: time.Minute, // of idleness
+		Max:        4,
+	})
+	defer p.Close(ctx)
+
+	lease, err := p.Get(ctx)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(p.Stats().InUse, "in use")
+	lease.Put()
+	fmt.Println(p.Stats().Idle, "idle")
+	// Output:
+	// 1 in use
+	// 1 idle
 }
 
 func ExamplePool() {

@@ -37,4 +37,6 @@
 //
 // sqlx parses no SQL, and repeats nothing that may have run unless it is told that it may
 // (Idempotent, Policy.Idempotent).
+//
+//doctest:compiled in examples/databases with: dsn string
 package sqlx

@@ -71,4 +71,6 @@
 //     it (200 ms for retransmissions). Measure detection at an Idle of 16 s or more.
 //   - It does not send RSTs by itself (ResetBoth) or FINs (Close); there are only
 //     IPv4 and TCP; limits of other scopes than Destination are not imitated.
+//
+//doctest:compiled with: path netpath.Profile
 package natlab

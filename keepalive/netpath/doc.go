@@ -8,6 +8,9 @@
 //
 //	dialer.DefaultLedger.Path = netpath.AzureAppService()
 //
+// Which profile is yours, and how many connections it carries, is worked out in
+// https://github.com/natwise/natwise/blob/main/examples/paths/README.md.
+//
 // Several boxes in a row are a [Chain]. [Lookup] takes a name, for a
 // configuration file; [Detect] makes a careful guess.
 //

@@ -3,11 +3,13 @@ package conns_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"net"
 	"time"
 
+	"github.com/natwise/natwise/pool"
 	"github.com/natwise/natwise/pool/conns"
 )
 
@@ -26,6 +28,74 @@ func serveLines(ln net.Listener) {
 			}
 		}()
 	}
+}
+
+// What the protocol says when it asks whether the far end is alive is asked of idle
+// connections, and of those that a loss has thrown doubt on.
+func ExampleNew() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	go serveLines(ln)
+
+	ask := func(c net.Conn, name string) (answer string, err error) {
+		if _, err := fmt.Fprintln(c, name); err != nil {
+			return "", err
+		}
+		return bufio.NewReader(c).ReadString('\n')
+	}
+	p := conns.New(nil, conns.Config{
+		Max:       16,
+		BeatEvery: 30 * time.Second,
+		Beat: func(ctx context.Context, c net.Conn) error {
+			_, err := ask(c, "is anybody there")
+			return err
+		},
+	})
+	defer p.Close(context.Background())
+
+	var answer string
+	err = p.Do(context.Background(), "tcp", ln.Addr().String(), func(ctx context.Context, c *conns.Conn) (err error) {
+		answer, err = ask(c, "dave")
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Print(answer)
+	// Output:
+	// somebody connects
+	// hello, dave
+}
+
+// An answer that says no is an answer: the connection is as good as before. After any other
+// error it is closed.
+func ExamplePool_Do() {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer ln.Close()
+	go serveLines(ln)
+	p := conns.New(nil, conns.Config{})
+	defer p.Close(context.Background())
+
+	for _, name := range []string{"eve", "frank"} {
+		err := p.Do(context.Background(), "tcp", ln.Addr().String(), func(_ context.Context, c *conns.Conn) error {
+			fmt.Fprintln(c, name)
+			if _, err := bufio.NewReader(c).ReadString('\n'); err != nil {
+				return err
+			}
+			return pool.Clean(errors.New(name + " is not known"))
+		})
+		fmt.Println(err)
+	}
+	// Output:
+	// somebody connects
+	// eve is not known
+	// frank is not known
 }
 
 func ExamplePool_Hedge() {

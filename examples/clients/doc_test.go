@@ -1,0 +1,9 @@
+package clients_test
+
+import (
+	"testing"
+
+	"github.com/natwise/natwise/internal/doctest"
+)
+
+func TestWhatTheDocumentationShowsCompiles(t *testing.T) { doctest.Check(t) }

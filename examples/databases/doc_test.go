@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/natwise/natwise/internal/doctest"
+)
+
+func TestWhatTheDocumentationShowsCompiles(t *testing.T) { doctest.Check(t) }

@@ -1,0 +1,9 @@
+package dialers_test
+
+import (
+	"testing"
+
+	"github.com/natwise/natwise/internal/doctest"
+)
+
+func TestWhatTheDocumentationShowsCompiles(t *testing.T) { doctest.Check(t) }
