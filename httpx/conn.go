@@ -303,7 +303,7 @@ func (c *conn) close(cause error) {
 // unwanted reports whether cause, for which a connection is closed, is a wish of this side.
 func unwanted(cause error) bool {
 	r := reasonOf(cause)
-	return r != pool.Discarded && r != pool.Failed && r != pool.Spent || errors.Is(cause, errLast)
+	return r != pool.Discarded && r != pool.Failed && r != pool.Spent || errors.Is(cause, errLast) || errors.Is(cause, errDoubtful)
 }
 
 // reasonOf is the pool's reason for which a connection is closed.
