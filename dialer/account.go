@@ -28,6 +28,11 @@ type Account struct {
 	OldestWait time.Duration // how long the first of them has waited
 	NextFree   time.Duration // until the next cooling port comes free; 0: none is cooling
 
+	// Forgets is the silence after which the path forgets a flow, or netpath.None. Learned:
+	// that is from flows of this process, and not what Path says.
+	Forgets time.Duration
+	Learned bool
+
 	// Since the account was last empty.
 	Opened    uint64 // flows that connected
 	Failed    uint64 // dials that did not

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+
+	"github.com/natwise/natwise/internal/telemetry"
 )
 
 // ErrBudget says that every flow the account allows is taken, and none came
@@ -65,6 +67,14 @@ func (e *DialError) Error() string {
 func (e *DialError) Unwrap() error     { return e.Err }
 func (e *DialError) SafeToRetry() bool { return true }
 func (e *DialError) Timeout() bool     { return timeout(e.Err) }
+
+// ErrorType is what telemetry says of the error: "connection_refused", for instance.
+func (e *DialError) ErrorType() string {
+	if isRefused(e.Err) { // which Windows has numbers of its own for
+		return "connection_refused"
+	}
+	return telemetry.ErrorType(e.Err)
+}
 
 // Temporary is false: whether a second try helps is not for the error to say.
 func (e *DialError) Temporary() bool { return false }

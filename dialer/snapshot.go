@@ -135,6 +135,8 @@ func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) A
 	if !nextFree.IsZero() {
 		s.NextFree = max(0, nextFree.Sub(now))
 	}
+	s.Forgets = l.learner.Path(netpath.Key{Source: a.key.Source, Dest: a.key.Dest, Network: "tcp"}, l.path).Idle
+	s.Learned = s.Forgets != l.path.Idle
 	for _, share := range a.shares {
 		if front := share.claims.Front(); front != nil {
 			s.OldestWait = max(s.OldestWait, now.Sub(front.Value.(*claim).waiter.since))
@@ -222,6 +224,40 @@ func (l *Ledger) Flows() []Flow {
 		}
 	}
 	return flows
+}
+
+// A Wait is one dial that waits for a port, at one moment.
+type Wait struct {
+	Host  string        // as it was asked for, with its port
+	For   time.Duration // how long it has waited
+	Keys  []netpath.Key // the accounts that it waits in: it takes the first port that comes free
+	Owned bool          // somebody else's, such as a pool's, whose requests wait there (WithOwner)
+}
+
+// Waits returns a copy of every dial that waits for a port, in no order.
+func (l *Ledger) Waits() []Wait {
+	if l.init() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	seen := make(map[*waiter]bool)
+	var waits []Wait
+	for a := range l.crowded {
+		for _, w := range l.waitersLocked(a) {
+			if seen[w] {
+				continue
+			}
+			seen[w] = true
+			wait := Wait{Host: w.address, For: now.Sub(w.since), Owned: !w.forItself()}
+			for _, c := range w.claims {
+				wait.Keys = append(wait.Keys, c.account.key)
+			}
+			waits = append(waits, wait)
+		}
+	}
+	return waits
 }
 
 func (f *flow) describe(now time.Time) Flow {

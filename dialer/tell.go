@@ -65,21 +65,32 @@ func (r *request) forItself() bool { return r.owner.host != "" }
 
 // tellTaken tells what came of wanting a port.
 func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, waited bool, began time.Time, err error) {
-	if c := r.candidates[at]; len(c.owes) > 0 {
-		l.scope.Taken(c.dst, waited, err)
+	if c := r.candidates[at]; err == nil && len(c.owes) > 0 {
+		l.scope.Taken(c.dst, waited)
 	}
 	if waited && r.forItself() {
 		l.scope.Name(r.address).Waited(ctx, time.Since(began), err)
 		l.scope.Wait(ctx, "", r.address, 0, began, err)
+		l.tellRefused(r.address, err)
 	}
-	var refused *BudgetError
-	switch {
-	case errors.As(err, &refused):
-		l.scope.Warn("refused", r.address, "no port came free in time", "address", r.address, "account", refused.Account.String())
-	case err == nil && f.pressed:
+	if err == nil && f.pressed {
 		a := l.fullest(r.candidates[at])
 		l.scope.Warn("budget", a.Key.String(), "four fifths of the ports to one destination are taken", "address", r.address, "account", a.String())
 	}
+}
+
+// Refused is called by a pool whose request for a connection to address got none: if it was
+// for want of a port, that is counted and warned of. Nobody else knows, since the pool's own
+// dial waits on, or is called off.
+func (d *Dialer) Refused(address string, err error) { d.ledger().tellRefused(address, err) }
+
+func (l *Ledger) tellRefused(address string, err error) {
+	var refused *BudgetError
+	if !errors.As(err, &refused) {
+		return
+	}
+	l.scope.Rejected(refused.Account.Key.Dest)
+	l.scope.Warn("refused", address, "no port came free in time", "address", address, "account", refused.Account.String())
 }
 
 // fullest returns the account that a flow to c has the least room in.

@@ -46,6 +46,7 @@ func (w *way) observe(e pool.Event) {
 		if telemetry.Recording(e.Context) {
 			w.stock.scope.Wait(e.Context, "HTTP", w.leads(), e.Ahead, time.Now().Add(-e.Took), e.Err)
 		}
+		w.stock.dialer.Refused(w.leads(), e.Err)
 	case pool.Closed:
 		w.name.Aged(w.scheme, e.Took)
 	}

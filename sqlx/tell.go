@@ -53,4 +53,5 @@ func (n *Connector) tellWait(e pool.Event) {
 	if telemetry.Recording(e.Context) {
 		n.scope().Wait(e.Context, "DB", n.name(), e.Ahead, time.Now().Add(-e.Took), e.Err)
 	}
+	n.dialer.base().Refused(n.name(), e.Err)
 }

@@ -3,54 +3,21 @@ package main
 import (
 	"bytes"
 	"errors"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 )
 
-func TestTheChartMarksTheLimitAndNothingElseInFull(t *testing.T) {
-	second := func(held ...int) (ss []sample) {
-		for i, n := range held {
-			ss = append(ss, sample{time.Duration(i) * time.Second, n})
-		}
-		return ss
-	}
-	got := newScreen(nil, false).chart([]curve{
-		{"client-per-request", second(0, 127, 128, 128, 64, 1, 0, 0, 18, 19), 9 * time.Second},
-		{"natwise", second(100, 100, 20, 20), 3 * time.Second},
-		{"never", nil, 0},
-	}, 128)
-	want := []string{
-		"  client-per-request           ▇▇▇▇▇▇████████████▄▄▄▄▄▄▁▁▁▁▁▁            ▁▁▁▁▁▂",
-		"  natwise                ▆▆▆▆▆▆▆▆▆▆▆▆▂▂▂▂▂▂ over after 3.0 s",
-		"  never                    over after 0.0 s",
-		"                         0 s ──────────────────────────────────────────── 9.0 s",
-		"                         █ all 128 ports taken: the limit",
-	}
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
-	}
-}
-
-func TestAPeakBetweenTwoColumnsIsNotLost(t *testing.T) {
-	held := []sample{{0, 1}, {1, 128}, {2, 3}, {25, 7}}
-	if got := buckets(held, 3, 10); got[0] != 128 || got[1] != 3 || got[2] != 7 {
-		t.Errorf("got %v", got)
-	}
-}
-
 func TestOnPaperThereIsNoCodeAndNoLineIsTooLong(t *testing.T) {
 	_, out, _ := runFor(t.Context(), "-requests", "30", "-concurrency", "10", "-service", "1ms")
 	if strings.ContainsAny(out, "\x1b\r") {
 		t.Errorf("codes in %q", out)
 	}
-	for line := range strings.Lines(out) {
-		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
-			t.Errorf("%d columns: %s", n, line)
-		}
-	}
-	for _, want := range []string{"60 times as fast", "These sizes do not exhaust 128 ports", "netpath.AzureAppService()", "30 of 30,"} {
+	fits(t, out, 79)
+	for _, want := range []string{"60 times as fast", "These sizes do not exhaust 128 ports", "netpath.AzureAppService()", "30 ok,"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -58,42 +25,75 @@ func TestOnPaperThereIsNoCodeAndNoLineIsTooLong(t *testing.T) {
 }
 
 func TestATerminalGetsItsCursorBack(t *testing.T) {
-	var out bytes.Buffer
-	if status := run(t.Context(), []string{"-requests", "30", "-concurrency", "10", "-service", "1ms"}, &out, &out, true); status != 0 {
-		t.Fatalf("status %d: %s", status, &out)
-	}
-	hidden, shown := strings.LastIndex(out.String(), "\x1b[?25l"), strings.LastIndex(out.String(), "\x1b[?25h")
+	out := onTerminal(t, 80, 24, true, "-requests", "30", "-concurrency", "10", "-service", "1ms")
+	hidden, shown := strings.LastIndex(out, "\x1b[?25l"), strings.LastIndex(out, "\x1b[?25h")
 	if hidden < 0 || shown < hidden {
 		t.Errorf("hidden at %d, shown at %d", hidden, shown)
 	}
-	if !strings.Contains(out.String(), "\x1b[3A") {
+	if !strings.Contains(out, "\x1b[8A") {
 		t.Error("nothing was redrawn")
 	}
 }
 
-func TestWhatHappenedIsWhatTheNumbersSay(t *testing.T) {
-	other := func(failed, dropped int) result {
-		return result{Name: "other", Requests: 1200, OK: 1200 - failed, Failed: failed, RefusedSYN: dropped, FlowsOpened: 128}
+func TestWithoutColoursATerminalIsStillDrawnOver(t *testing.T) {
+	out := onTerminal(t, 80, 24, false, "-requests", "30", "-concurrency", "10", "-service", "1ms")
+	if !strings.Contains(out, "\x1b[8A") {
+		t.Error("nothing was redrawn")
 	}
-	ours := result{Name: natwise, Requests: 1200, OK: 1200, FlowsOpened: 100}
-	for _, c := range []struct {
-		other result
-		want  string
-	}{
-		{other(1000, 3000), "Of 1,200 requests, other lost 1,000: the NAT had no port left and dropped 3,000 SYNs."},
-		{other(0, 3000), "costs time, not requests"},
-		{other(0, 0), "no SYN was dropped and no request failed, so this run shows no difference"},
-		{other(7, 0), "other lost 7, but not for want of ports"},
-	} {
-		if got := happened(verdict{Status: "ok", Limit: 128, Clients: []result{c.other, ours}}); !strings.Contains(got, c.want) {
-			t.Errorf("got %q, want %q", got, c.want)
+	if painted := regexp.MustCompile(`\x1b\[[0-9;]*m`).FindString(out); painted != "" {
+		t.Errorf("painted with %q", painted)
+	}
+}
+
+func TestEverySceneFitsItsTerminal(t *testing.T) {
+	for _, cols := range []int{60, 80, 120, 200} {
+		for _, rows := range []int{24, 6} {
+			for _, sc := range scenes {
+				s, err := sc.open(work{requests: 9, concurrency: 3, ports: 128})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var out bytes.Buffer
+				screen := newScreen(&out, terminal{live: true, size: func() (int, int) { return cols, rows }})
+				screen.opening(s)
+				lanes := standIns(t, s)
+				screen.progress(s, lanes)
+				frame := screen.drawn
+				screen.settle()
+				v := newVerdict(s, lanes)
+				v.Status = "ok"
+				if err := screen.closing(s, v, lanes); err != nil {
+					t.Fatal(err)
+				}
+				fits(t, strings.TrimSuffix(out.String(), s.advice+"\n"), min(cols, 120)-1) // code is not cut
+				fits(t, s.advice, 79)
+				if frame >= rows {
+					t.Errorf("%s: the frame has %d lines on a terminal of %d", s.name, frame, rows)
+				}
+			}
 		}
 	}
 }
 
+func TestNoMoreThanTenFramesASecond(t *testing.T) {
+	s := idle(visits{times: 2, atOnce: 1, scale: 1})
+	inMemory(t, func(t *testing.T, on network) {
+		var w counting
+		screen := newScreen(&w, terminal{live: true})
+		start := time.Now()
+		if _, err := race(t.Context(), s, on, func(lanes []*lane) { screen.progress(s, lanes) }); err != nil {
+			t.Fatal(err)
+		}
+		lasted := time.Since(start)
+		if most := int(lasted.Seconds()*10) + 2; w.n > most || w.n < most/2 {
+			t.Errorf("%d frames in %v", w.n, lasted)
+		}
+	})
+}
+
 func TestAScreenThatCannotBeWrittenToIsAnError(t *testing.T) {
 	var errs bytes.Buffer
-	if status := run(t.Context(), []string{"-requests", "1"}, full{}, &errs, false); status != 1 || errs.String() != "quickstart: disk full\n" {
+	if status := run(t.Context(), []string{"-requests", "1"}, full{}, &errs, terminal{}); status != 1 || errs.String() != "quickstart: disk full\n" {
 		t.Errorf("status %d, error %q", status, &errs)
 	}
 }
@@ -101,6 +101,27 @@ func TestAScreenThatCannotBeWrittenToIsAnError(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+func TestWhatIsNoTerminalIsPaper(t *testing.T) {
+	for _, name := range []string{os.DevNull, os.Args[0]} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if term := terminalOf(f); term.live || term.colour {
+			t.Errorf("%s is taken for a terminal", name)
+		}
+	}
+}
+
+func TestATerminalThatDoesNotKnowItsSizeHasTheUsualOne(t *testing.T) {
+	for _, term := range []terminal{{}, {size: func() (int, int) { return 0, 0 }}} {
+		if cols, rows := term.room(); cols != 79 || rows != 24 {
+			t.Errorf("%d columns, %d rows", cols, rows)
+		}
+	}
+}
 
 func TestNumbersAsPeopleWriteThem(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000"} {
@@ -113,4 +134,56 @@ func TestNumbersAsPeopleWriteThem(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
+}
+
+// onTerminal is what a run prints on a terminal of that size.
+func onTerminal(t *testing.T, cols, rows int, colour bool, args ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	term := terminal{live: true, colour: colour, size: func() (int, int) { return cols, rows }}
+	if status := run(t.Context(), args, &out, &out, term); status != 0 {
+		t.Fatalf("status %d: %s", status, &out)
+	}
+	return out.String()
+}
+
+// fits checks that no line of out is wider than so many columns.
+func fits(t *testing.T, out string, cols int) {
+	t.Helper()
+	codes := regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]|\r`)
+	for line := range strings.Lines(out) {
+		if n := utf8.RuneCountInString(strings.TrimRight(codes.ReplaceAllString(line, ""), "\n")); n > cols {
+			t.Errorf("%d columns, want %d: %s", n, cols, line)
+		}
+	}
+}
+
+func TestWhenTheWindowIsResizedTheViewBeginsAnew(t *testing.T) {
+	s, err := scenes[0].open(work{requests: 9, concurrency: 3, ports: 128})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cols, rows := 80, 24
+	var out bytes.Buffer
+	screen := newScreen(&out, terminal{live: true, size: func() (int, int) { return cols, rows }})
+	lanes := standIns(t, s)
+	drawnOver := func(want string, when string) {
+		t.Helper()
+		out.Reset()
+		screen.progress(s, lanes)
+		if got := regexp.MustCompile(`^(\x1b\[\d+A)?`).FindString(out.String()); got != want {
+			t.Errorf("%s: %q, want %q", when, got, want)
+		}
+	}
+	drawnOver("", "first")
+	drawnOver("\x1b[8A", "again")
+	cols = 60
+	drawnOver("", "narrower")
+	drawnOver("\x1b[8A", "again")
+	rows = 6 // a line a client
+	drawnOver("\x1b[8A", "lower")
+	if !strings.HasSuffix(out.String(), "\x1b[J") {
+		t.Error("what is left below is not taken away")
+	}
+	drawnOver("\x1b[3A", "again")
 }

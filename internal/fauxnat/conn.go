@@ -24,7 +24,16 @@ type conn struct {
 	linger0         bool
 	closed          bool
 	readBy, writeBy time.Time
+
+	astray   bool          // what it carries leads nowhere, and its client has not been told
+	dark     bool          // its kernel hears nothing
+	lied     bool          // to, by a middlebox
+	patience time.Duration // of the liar, from the first byte on; 0: for ever, or it has begun
 }
+
+// deafLocked reports whether nothing can be heard: the flow is forgotten, or a liar
+// speaks for the server.
+func (c *conn) deafLocked() bool { return c.flow.forgotten || c.lied }
 
 var _ net.Conn = (*conn)(nil)
 
@@ -45,7 +54,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	switch {
 	case c.closed, errors.Is(err, os.ErrDeadlineExceeded) && c.dead == nil:
 		return got, err
-	case c.dead != nil || c.flow.forgotten:
+	case c.dead != nil || c.deafLocked():
 		// What came now did not come through the NAT.
 		if err := c.hearLocked(); err != nil {
 			c.lost = true
@@ -54,7 +63,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		now = time.Now() // resumed
 	}
 	if got > 0 {
-		c.flow.last = now
+		c.flow.last, c.flow.asked = now, false
 	}
 	if err == io.EOF {
 		c.gotFIN = true
@@ -65,7 +74,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	return got, err
 }
 
-// hear waits while the flow is forgotten, as nothing can be heard from it.
+// hear waits while the conn is deaf.
 func (c *conn) hear() error {
 	c.flow.nat.mu.Lock()
 	defer c.flow.nat.mu.Unlock()
@@ -79,7 +88,7 @@ func (c *conn) hearLocked() error {
 		switch {
 		case err != nil:
 			return err
-		case !c.flow.forgotten:
+		case !c.deafLocked():
 			return nil
 		case passed(c.readBy):
 			return c.fail("read", os.ErrDeadlineExceeded)
@@ -112,7 +121,8 @@ func (c *conn) wake() {
 	c.cond.Broadcast()
 }
 
-// Write writes. On a forgotten flow it says so too, but delivers nothing.
+// Write writes. On a forgotten flow, or to a liar, it says so too, but delivers
+// nothing.
 func (c *conn) Write(b []byte) (int, error) {
 	if through, err := c.send(&c.writeBy); err != nil {
 		return 0, err
@@ -150,17 +160,21 @@ func (c *conn) send(by *time.Time) (through bool, err error) {
 		return false, c.fail("write", os.NewSyscallError("write", syscall.EPIPE))
 	case c.dead != nil:
 		return false, c.fail("write", os.NewSyscallError("write", c.dead))
-	case !c.flow.forgotten:
-		c.flow.last = now
+	case !c.deafLocked():
+		c.flow.last, c.flow.asked = now, true
 		return true, nil
 	case passed(*by):
 		return false, c.fail("write", os.ErrDeadlineExceeded)
+	case c.lied:
+		c.swallowLocked(now)
+		return false, nil
 	case !c.lost && n.resumeLocked(c.flow):
 		return true, nil
 	case n.path.AtIdle == netpath.ResetNext:
 		// This packet has left; the RST that it provokes is for the next call,
 		// and for a Read that waits.
 		c.dead = syscall.ECONNRESET
+		c.strayLocked(false)
 		c.cond.Broadcast()
 		time.AfterFunc(0, c.interrupt) // not under the mutex
 	}
@@ -177,6 +191,7 @@ func (c *conn) Close() error {
 		return c.fail("close", net.ErrClosed)
 	}
 	c.closed = true
+	c.strayLocked(false)
 	n.closeSocketLocked(c.flow)
 	if c.linger0 {
 		c.rstLocked(now)
@@ -291,13 +306,13 @@ func (c *conn) Queued() (unread, unsent int) {
 }
 
 // Ended tells how the path ended the flow, or else what the inner conn tells.
-// Nothing is heard through a forgotten flow.
+// Nothing is heard through a forgotten flow, or from behind a liar.
 func (c *conn) Ended() error {
 	c.flow.nat.mu.Lock()
 	c.flow.nat.expireLocked()
-	err, forgotten := c.overLocked(), c.flow.forgotten
+	err, deaf := c.overLocked(), c.deafLocked()
 	c.flow.nat.mu.Unlock()
-	if e, ok := c.inner.(interface{ Ended() error }); ok && err == nil && !forgotten {
+	if e, ok := c.inner.(interface{ Ended() error }); ok && err == nil && !deaf {
 		return e.Ended()
 	}
 	return err

@@ -14,6 +14,9 @@
 //	path.Exempt = netpath.NoExempt() // or loopback is not counted
 //	nat := &fauxnat.NAT{Path: fauxnat.Scale(path, 60)}
 //
+// Besides what its path does by itself, it can be told to make black holes of flows
+// (Darken) or to lie to them (Lie).
+//
 // # What it cannot do
 //
 // A proxy cannot refuse a SYN: the kernel completes every handshake before a
@@ -36,6 +39,7 @@
 //     Behind a real NAT it would hear nothing.
 //   - Writes into a forgotten flow succeed for ever. A kernel's would block once
 //     its buffer is full, and fail after its user timeout.
+//   - The kernel does not know of a liar's FIN; Read tells of it.
 //   - On Windows it takes a refused dial for an unanswered one, and a RST from
 //     the server for silence: the error numbers are others there.
 //   - The source of a flow is unknown until its dial has succeeded.

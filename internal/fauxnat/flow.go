@@ -27,6 +27,7 @@ type flow struct {
 
 	last      time.Time // last sign of life, while live
 	probed    bool      // keepalive probes break its silence
+	asked     bool      // the last byte was the client's
 	forgotten bool      // it was silent for too long
 	timer     *time.Timer
 
@@ -72,6 +73,7 @@ func (n *NAT) bookLocked(f *flow, accounts []*account) bool {
 func (n *NAT) liveLocked(f *flow) {
 	f.state = live
 	f.forgotten = false
+	f.conn.strayLocked(f.conn.dark)
 	f.last = time.Now()
 	if n.path.Idle == netpath.None {
 		return
@@ -162,6 +164,7 @@ func (n *NAT) freeLocked(f *flow) {
 
 func (n *NAT) forgetLocked(f *flow) {
 	f.forgotten = true
+	f.conn.strayLocked(n.path.AtIdle == netpath.Drop || n.path.AtIdle == netpath.ResetNext)
 	switch n.path.AtIdle {
 	case netpath.ResetBoth:
 		f.conn.dead = syscall.ECONNRESET

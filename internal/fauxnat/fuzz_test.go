@@ -3,6 +3,7 @@ package fauxnat_test
 import (
 	"context"
 	"net"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ func FuzzHistory(f *testing.F) {
 	f.Add([]byte{1, 0, 0, 0, 7, 13, 7, 6, 47, 5, 1, 9, 0, 6})             // forgotten, then used
 	f.Add([]byte{2, 1, 0, 8, 3, 4, 7, 11, 12, 0, 1, 2, 15, 55, 6})        // half-closed, both ways
 	f.Add([]byte{7, 0, 8, 16, 24, 32, 6, 14, 5, 13, 7, 47, 0, 1, 9, 255}) // resumed
+	f.Add([]byte{0, 0, 0, 5, 134, 13, 5, 39, 1, 47, 6, 14, 9, 255})       // lied to, then closed and forgotten
 	f.Fuzz(func(t *testing.T, program []byte) {
 		if len(program) == 0 || len(program) > 256 {
 			return
@@ -65,6 +67,9 @@ func run(t *testing.T, l *lab, program []byte) {
 				f.near.Write([]byte("x"))
 				f.far.Write([]byte("x"))
 			case 6:
+				if arg&16 != 0 {
+					l.nat.Lie(netip.MustParseAddrPort(server), time.Minute)
+				}
 				read(f.near)
 			}
 		}
@@ -78,11 +83,11 @@ func run(t *testing.T, l *lab, program []byte) {
 	time.Sleep(240 * time.Second) // the longest hold
 	s := l.nat.Stats()
 	for key, c := range s.Accounts {
-		if c.Held != 0 || c.Live != 0 {
+		if c.Held != 0 || c.Live != 0 || c.Astray != 0 {
 			t.Errorf("in the end %v holds %+v", key, c)
 		}
 	}
-	if s.Held != 0 || s.Live != 0 || len(l.nat.Flows()) != 0 {
+	if s.Held != 0 || s.Live != 0 || s.Astray != 0 || len(l.nat.Flows()) != 0 {
 		t.Errorf("in the end the NAT holds %+v: %+v", s.Counts, l.nat.Flows())
 	}
 }
@@ -106,10 +111,10 @@ func checkTable(t *testing.T, l *lab, step int) {
 		if limit := l.nat.Path.Limit(key.Scope()); limit != netpath.None && c.Held > limit {
 			t.Errorf("step %d: %v holds %d of %d", step, key, c.Held, limit)
 		}
-		if c.Live < 0 || c.Live > c.Held || c.Held > c.Peak || c.Held > c.Opened {
+		if c.Astray < 0 || c.Astray > c.Strayed || c.Live < 0 || c.Live > c.Held || c.Held > c.Peak || c.Held > c.Opened {
 			t.Errorf("step %d: %v counts %+v", step, key, c)
 		}
-		if key.Scope() != netpath.Sockets && (c.Held != s.Held || c.Live != s.Live) {
+		if key.Scope() != netpath.Sockets && (c.Held != s.Held || c.Live != s.Live || c.Astray != s.Astray) {
 			t.Errorf("step %d: %v counts %+v of %+v", step, key, c, s.Counts)
 		}
 	}

@@ -50,6 +50,8 @@ type Counts struct {
 	Peak        int // the most that were held at a time
 	Opened      int // flows, counted from their SYN
 	RefusedSYNs int // SYNs dropped for want of a port, each retransmission too
+	Astray      int // conns that the client has open now and that lead nowhere: their flow is forgotten, dark or lied to
+	Strayed     int // conns that came to that
 }
 
 // Stats is a snapshot of a NAT.
@@ -62,6 +64,7 @@ type Stats struct {
 type Flow struct {
 	Source  netip.AddrPort // zero while it is dialed, and if the dial failed
 	Dest    netip.AddrPort
+	Asked   bool      // the last byte was the client's: it waits for an answer
 	Closing bool      // its port is only held
 	Until   time.Time // when the port comes free, or a silent flow is forgotten; zero: never
 }
@@ -118,7 +121,7 @@ func (n *NAT) ResetStats() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.expireLocked()
-	reset := func(c *Counts) { *c = Counts{Held: c.Held, Live: c.Live, Peak: c.Held} }
+	reset := func(c *Counts) { *c = Counts{Held: c.Held, Live: c.Live, Peak: c.Held, Astray: c.Astray} }
 	reset(&n.total.Counts)
 	for _, a := range n.accounts {
 		reset(&a.Counts)
@@ -133,7 +136,7 @@ func (n *NAT) Flows() []Flow {
 	n.expireLocked()
 	flows := make([]Flow, 0, len(n.flows))
 	for f := range n.flows {
-		flows = append(flows, Flow{f.src, f.dst, f.state == closing, n.untilLocked(f)})
+		flows = append(flows, Flow{f.src, f.dst, f.asked, f.state == closing, n.untilLocked(f)})
 	}
 	slices.SortFunc(flows, func(a, b Flow) int {
 		return cmp.Or(a.Source.Compare(b.Source), a.Dest.Compare(b.Dest), a.Until.Compare(b.Until))

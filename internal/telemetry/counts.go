@@ -45,8 +45,8 @@ func newPeer(attrs ...attribute.KeyValue) *Peer {
 	return &Peer{labels: labels{attrs: attrs}, counts: Counts{Closed: make(map[string]uint64)}}
 }
 
-// PeerAt returns the destination at a, or the one that stands for all the rest: only
-// those without connections make way for others.
+// PeerAt returns the destination at a, or the one that stands for all the rest, as the zero
+// address does: only those without connections make way for others.
 func (s *Scope) PeerAt(a netip.AddrPort) *Peer {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,12 +55,16 @@ func (s *Scope) PeerAt(a netip.AddrPort) *Peer {
 
 func (s *Scope) peerLocked(a netip.AddrPort) *Peer {
 	p := s.peers[a]
-	if p == nil && (len(s.peers) < most || s.evictLocked()) {
-		p = newPeer(
-			semconv.NetworkPeerAddress(a.Addr().String()),
-			semconv.NetworkPeerPort(int(a.Port())),
-			semconv.NetworkTransportTCP,
-		)
+	if p == nil && a.IsValid() && (len(s.peers) < most || s.evictLocked()) {
+		if p = s.evicted[a]; p != nil { // begun anew it would go backwards
+			delete(s.evicted, a)
+		} else {
+			p = newPeer(
+				semconv.NetworkPeerAddress(a.Addr().String()),
+				semconv.NetworkPeerPort(int(a.Port())),
+				semconv.NetworkTransportTCP,
+			)
+		}
 		s.peers[a] = p
 	}
 	if p == nil {
@@ -82,9 +86,20 @@ func (s *Scope) evictLocked() bool {
 	if oldest == nil {
 		return false
 	}
+	if len(s.evicted) >= most { // nobody collects
+		s.foldLocked()
+	}
 	delete(s.peers, at)
-	s.otherPeer.counts.add(oldest.counts)
+	s.evicted[at] = oldest
 	return true
+}
+
+// foldLocked adds what was evicted to the rest.
+func (s *Scope) foldLocked() {
+	for _, p := range s.evicted {
+		s.otherPeer.counts.add(p.counts)
+	}
+	clear(s.evicted)
 }
 
 func (c *Counts) add(d Counts) {
@@ -112,8 +127,10 @@ func (s *Scope) Counts() map[netip.AddrPort]Counts {
 		c.Closed = maps.Clone(c.Closed)
 		return c
 	}
-	for a, p := range s.peers {
-		all[a] = copied(p.counts)
+	for _, peers := range []map[netip.AddrPort]*Peer{s.peers, s.evicted} {
+		for a, p := range peers {
+			all[a] = copied(p.counts)
+		}
 	}
 	all[netip.AddrPort{}] = copied(s.otherPeer.counts)
 	return all

@@ -115,6 +115,7 @@ func (s *Scope) observe(o metric.Observer) {
 	pools := s.Pools()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.foldLocked()
 	s.observeAccountsLocked(o, held.Accounts)
 	for p, live := range held.Reused {
 		ended[p] += live
@@ -262,7 +263,7 @@ func (s *Scope) observeDatabasesLocked(o metric.Observer, pools []Pool) {
 		byName[p.Name] = p
 	}
 	for name, p := range byName {
-		l := &labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(name)}}
+		l := &labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(cmp.Or(name, other))}}
 		with := l.with("").observe
 		o.ObserveInt64(s.told.dbCount, int64(p.Idle), l.with("idle", semconv.DBClientConnectionStateIdle).observe...)
 		o.ObserveInt64(s.told.dbCount, int64(p.Active), l.with("used", semconv.DBClientConnectionStateUsed).observe...)
@@ -276,20 +277,23 @@ func (s *Scope) observeDatabasesLocked(o metric.Observer, pools []Pool) {
 	}
 }
 
-// Taken counts a port that was wanted to a destination: had, after a wait or at once, or
-// not.
-func (s *Scope) Taken(at netip.AddrPort, waited bool, err error) {
+// Taken counts a port that was wanted to a destination, and had: after a wait or at once.
+func (s *Scope) Taken(at netip.AddrPort, waited bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &s.peerLocked(at).counts
-	switch {
-	case err != nil:
-		c.Rejected++
-	case waited:
+	if waited {
 		c.Waited++
-	default:
+	} else {
 		c.Dialed++
 	}
+}
+
+// Rejected counts one that was wanted and did not come free in time.
+func (s *Scope) Rejected(at netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.peerLocked(at).counts.Rejected++
 }
 
 // Failed records a connect in vain.

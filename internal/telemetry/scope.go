@@ -63,6 +63,7 @@ type Scope struct {
 
 	mu        sync.Mutex // guards the fields below; never held while the ledger or a pool is asked
 	peers     map[netip.AddrPort]*Peer
+	evicted   map[netip.AddrPort]*Peer // since the last collection
 	otherPeer *Peer
 	names     map[string]*Name
 	otherName *Name
@@ -73,7 +74,7 @@ type Scope struct {
 // New returns a Scope. Providers that are set later, by otel.SetMeterProvider, have
 // everything from then on.
 func New(cfg Config) *Scope {
-	s := &Scope{cfg: cfg, peers: make(map[netip.AddrPort]*Peer), names: make(map[string]*Name)}
+	s := &Scope{cfg: cfg, peers: make(map[netip.AddrPort]*Peer), evicted: make(map[netip.AddrPort]*Peer), names: make(map[string]*Name)}
 	s.otherPeer = newPeer(attribute.String(string(semconv.NetworkPeerAddressKey), other))
 	tracers, meters := cfg.TracerProvider, cfg.MeterProvider
 	if tracers == nil {

@@ -20,12 +20,12 @@ import (
 func Recording(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
 
 // Wait draws the span of a wait for a connection that is over, below the caller's: protocol
-// is "HTTP" or "DB", and address what was waited for.
+// is "HTTP" or "", and address host:port, or "DB" and the name of a pool.
 func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, began time.Time, err error) {
 	if !Recording(ctx) {
 		return
 	}
-	attrs := append(server(address), attribute.Int("natwise.wait.position", ahead+1))
+	attrs := append(named(protocol, address), attribute.Int("natwise.wait.position", ahead+1))
 	_, span := s.tracer.Start(ctx, spanName(protocol, "wait_for_connection", address), trace.WithTimestamp(began), trace.WithAttributes(attrs...))
 	fail(span, err)
 	span.End()
@@ -36,6 +36,14 @@ func spanName(protocol, what, address string) string {
 		return what + " " + address
 	}
 	return protocol + " " + what + " " + address
+}
+
+// named are the attributes of what a span is called after.
+func named(protocol, address string) []attribute.KeyValue {
+	if protocol == "DB" {
+		return []attribute.KeyValue{semconv.DBClientConnectionPoolName(address)}
+	}
+	return server(address)
 }
 
 func server(address string) []attribute.KeyValue {
@@ -63,14 +71,11 @@ func Used(ctx context.Context, c *Setup, reused bool, idle time.Duration) {
 	if !span.IsRecording() {
 		return
 	}
-	attrs := []attribute.KeyValue{attribute.Bool("natwise.connection.reused", reused)}
+	span.SetAttributes(attribute.Bool("natwise.connection.reused", reused))
 	if idle > 0 {
-		attrs = append(attrs, attribute.Float64("natwise.connection.idle", idle.Seconds()))
+		span.SetAttributes(attribute.Float64("natwise.connection.idle", idle.Seconds()))
 	}
-	if c != nil {
-		attrs = append(attrs, c.ends()...)
-	}
-	span.SetAttributes(attrs...)
+	span.SetAttributes(c.ends()...)
 	if from := c.Context(); from.IsValid() {
 		span.AddLink(trace.Link{SpanContext: from})
 	}
@@ -94,9 +99,10 @@ type Setup struct {
 	began    time.Time
 	span     atomic.Pointer[trace.SpanContext]
 
-	mu          sync.Mutex // guards the fields below
-	phases      []phase
-	local, peer netip.AddrPort
+	mu     sync.Mutex // guards the fields below
+	phases []phase
+	peer   netip.AddrPort
+	both   []attribute.KeyValue // of the two ends, as far as they are known; never changed
 }
 
 type phase struct {
@@ -124,10 +130,13 @@ func SetupOf(ctx context.Context) *Setup {
 }
 
 // Phase notes a part that is over: "DNS lookup", "socket connect", "TLS client handshake",
-// and of what.
+// and of what; "": of the host.
 func (u *Setup) Phase(name, of string, began time.Time, err error) {
 	if u == nil {
 		return
+	}
+	if of == "" { // so says crypto/tls of a handshake that failed early
+		of, _, _ = net.SplitHostPort(u.address)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -141,7 +150,13 @@ func (u *Setup) Connected(local, peer netip.AddrPort) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.local, u.peer = local, peer
+	u.peer, u.both = peer, nil
+	if local.IsValid() {
+		u.both = append(u.both, semconv.NetworkLocalPort(int(local.Port())))
+	}
+	if peer.IsValid() {
+		u.both = append(u.both, semconv.NetworkPeerAddress(peer.Addr().String()), semconv.NetworkPeerPort(int(peer.Port())), semconv.NetworkTransportTCP)
+	}
 }
 
 // End draws the spans: a root, linked to the span of whoever wanted it, and one below it for
@@ -150,12 +165,13 @@ func (u *Setup) End(err error) {
 	if u == nil {
 		return
 	}
-	attrs := append(server(u.address), u.ends()...)
+	address := u.name()
+	attrs := append(named(u.protocol, address), u.ends()...)
 	options := []trace.SpanStartOption{trace.WithNewRoot(), trace.WithTimestamp(u.began), trace.WithAttributes(attrs...)}
 	if u.link.IsValid() {
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: u.link}))
 	}
-	ctx, span := u.scope.tracer.Start(context.Background(), spanName(u.protocol, "connection_setup", u.address), options...)
+	ctx, span := u.scope.tracer.Start(context.Background(), spanName(u.protocol, "connection_setup", address), options...)
 	defer span.End()
 	at := span.SpanContext()
 	u.span.Store(&at)
@@ -182,15 +198,26 @@ func (u *Setup) Context() trace.SpanContext {
 	return trace.SpanContext{}
 }
 
-// ends are attributes of the two ends, as far as they are known.
-func (u *Setup) ends() (attrs []attribute.KeyValue) {
+// name is what the connection was for. A database's driver says only by dialing where its
+// server is.
+func (u *Setup) name() string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.local.IsValid() {
-		attrs = append(attrs, semconv.NetworkLocalPort(int(u.local.Port())))
+	switch {
+	case u.address != "":
+		return u.address
+	case u.peer.IsValid():
+		return u.peer.String()
 	}
-	if u.peer.IsValid() {
-		attrs = append(attrs, semconv.NetworkPeerAddress(u.peer.Addr().String()), semconv.NetworkPeerPort(int(u.peer.Port())), semconv.NetworkTransportTCP)
+	return other
+}
+
+// ends are attributes of the two ends, as far as they are known.
+func (u *Setup) ends() []attribute.KeyValue {
+	if u == nil {
+		return nil
 	}
-	return attrs
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.both
 }

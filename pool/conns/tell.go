@@ -33,6 +33,7 @@ func (p *Pool) observer(k key) func(pool.Event) {
 			if telemetry.Recording(e.Context) {
 				p.dialer.Telemetry().Wait(e.Context, "", k.address, e.Ahead, time.Now().Add(-e.Took), e.Err)
 			}
+			p.dialer.Refused(k.address, e.Err)
 		case pool.Beaten:
 			if p.cfg.Beat != nil { // else it was only looked at
 				name().Beaten(e.Err)

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestThePageIsWrittenInOnePiece(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "quickstart.html")
+	if err := os.WriteFile(path, []byte("the last one"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inMemory(t, func(t *testing.T, on network) {
+		k, err := newKeepsake(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.drop()
+		sc := exhaustion(work{requests: 100, concurrency: 50, service: time.Second, ports: 128})
+		if _, err := perform(t.Context(), sc, on, newScreen(io.Discard, terminal{}), k); err != nil {
+			t.Fatal(err)
+		}
+	})
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"<!doctype html>", "api.example:", `"idle":50`, "</html>"} {
+		if !strings.Contains(strings.ToLower(string(page)), want) {
+			t.Errorf("there is no %s in the page of %d bytes", want, len(page))
+		}
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 1 {
+		t.Errorf("in the directory are %v", files)
+	}
+}
+
+func TestAPageThatCannotBeWrittenIsRefusedBeforeTheRun(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none", "x.html"): "no such file or directory",
+		dir:                                  "is a directory",
+		filepath.Join(file, "x.html"):        "not a directory",
+	} {
+		status, out, errs := runFor(t.Context(), "-json", "-html", path)
+		if status != 2 || out != "" || errs != "quickstart: -html "+path+": "+want+"\n" {
+			t.Errorf("status %d, output %q, error %q", status, out, errs)
+		}
+	}
+}
+
+func TestOfARunThatWasInterruptedThereIsNoPage(t *testing.T) {
+	dir := t.TempDir()
+	inMemory(t, func(t *testing.T, on network) {
+		k, err := newKeepsake(filepath.Join(dir, "quickstart.html"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.drop()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		sc := idle(visits{times: 5, atOnce: 10, scale: 1})
+		if _, err := perform(ctx, sc, on, newScreen(io.Discard, terminal{}), k); err == nil || err.Error() != "interrupted" {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+	if files, _ := os.ReadDir(dir); len(files) > 0 {
+		t.Errorf("%v is left", files)
+	}
+}
+
+func TestAPageThatCannotBeKeptIsAnError(t *testing.T) {
+	k, err := newKeepsake(filepath.Join(t.TempDir(), "quickstart.html"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.drop()
+	k.done, k.err = true, errors.New("disk full")
+	if err := k.keep(); err == nil || !strings.HasSuffix(err.Error(), "quickstart.html: disk full") {
+		t.Errorf("it ended with %v", err)
+	}
+	if _, err := os.Stat(k.path); err == nil {
+		t.Error("half a page was kept")
+	}
+}

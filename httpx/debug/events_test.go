@@ -1,0 +1,329 @@
+package debug_test
+
+import (
+	"bufio"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serve has the page served in virtual time, and returns a browser's way to it.
+func (l *lab) serve() (*http.Server, *http.Client) {
+	l.Helper()
+	ln, err := l.net.Listen("127.0.0.1:8080")
+	if err != nil {
+		l.Fatal(err)
+	}
+	s := &http.Server{Handler: l.page, WriteTimeout: 10 * time.Second}
+	go s.Serve(ln)
+	tr := &http.Transport{
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return l.net.DialContext(ctx, network, address)
+		},
+		DisableCompression: true,
+	}
+	l.Cleanup(func() {
+		s.Close()
+		tr.CloseIdleConnections()
+	})
+	return s, &http.Client{Transport: tr}
+}
+
+// A viewing is a stream of events, line by line.
+type viewing struct {
+	*lab
+	resp  *http.Response
+	lines *bufio.Reader
+}
+
+func (l *lab) view(c *http.Client, accepts string) *viewing {
+	l.Helper()
+	r, err := http.NewRequestWithContext(l.Context(), http.MethodGet, "http://127.0.0.1:8080/events", nil)
+	if err != nil {
+		l.Fatal(err)
+	}
+	if accepts != "" {
+		r.Header.Set("Accept-Encoding", accepts)
+	}
+	resp, err := c.Do(r)
+	if err != nil {
+		l.Fatal(err)
+	}
+	v := &viewing{l, resp, bufio.NewReader(resp.Body)}
+	if resp.Header.Get("Content-Encoding") == "gzip" {
+		z, err := gzip.NewReader(resp.Body)
+		if err != nil {
+			l.Fatal(err)
+		}
+		v.lines = bufio.NewReader(z)
+	}
+	return v
+}
+
+// event returns the fields of the next event, or of the next lines that are none.
+func (v *viewing) event() (map[string]string, error) {
+	fields := make(map[string]string)
+	for {
+		line, err := v.lines.ReadString('\n')
+		if err != nil {
+			return nil, err
+		}
+		if line == "\n" {
+			return fields, nil
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		fields[name] = value
+	}
+}
+
+// A shown is as much of a state as these tests look at.
+type shown struct {
+	At    int64 `json:"at_ms"`
+	Ports struct {
+		Active int `json:"active"`
+	} `json:"ports"`
+	History struct {
+		At []int64 `json:"at_ms"`
+	} `json:"history"`
+}
+
+func (v *viewing) state() (s shown) {
+	v.Helper()
+	fields, err := v.event()
+	for ; err == nil && fields["event"] == ""; fields, err = v.event() {
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(fields["data"]), &s)
+	}
+	if err != nil {
+		v.Fatal(err)
+	}
+	return s
+}
+
+func TestAViewerSeesThePastAtOnceAndThenEachSecond(t *testing.T) {
+	for _, accepts := range []string{"", "gzip"} {
+		inLab(t, azure(8), func(l *lab) {
+			l.raw("20.1.2.3:443")
+			_, c := l.serve()
+			l.get("") // from here on it looks
+			time.Sleep(5 * time.Minute)
+			v := l.view(c, accepts)
+			if h := v.resp.Header; h.Get("Content-Type") != "text/event-stream" || h.Get("X-Accel-Buffering") != "no" || h.Get("Content-Encoding") != accepts {
+				l.Errorf("the headers are %v", h)
+			}
+			if first, err := v.event(); err != nil || first["retry"] != "2000" {
+				l.Errorf("it begins with %v, %v", first, err)
+			}
+			if s := v.state(); len(s.History.At) < 299 || len(s.History.At) > 301 {
+				l.Errorf("after 5 minutes there are %d samples of the past", len(s.History.At))
+			}
+			l.dial("20.1.2.3:443")
+			v.state()
+			last := v.state()
+			for range 100 { // for longer than the server lets an answer take
+				s := v.state()
+				if d := s.At - last.At; d != 1000 {
+					l.Fatalf("the next one is %d ms later", d)
+				}
+				if len(s.History.At) != 1 || s.History.At[0] != s.At || s.Ports.Active != 1 {
+					l.Fatalf("it shows %+v", s)
+				}
+				last = s
+			}
+			v.resp.Body.Close()
+		})
+	}
+}
+
+func TestAHeartbeatKeepsTheStreamKnownToProxies(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		_, c := l.serve()
+		v := l.view(c, "")
+		begun := time.Now()
+		for {
+			fields, err := v.event()
+			if err != nil {
+				l.Fatal(err)
+			}
+			if _, comment := fields[""]; comment {
+				break
+			}
+		}
+		if took := time.Since(begun).Round(time.Second); took != 15*time.Second {
+			l.Errorf("the first came after %v", took)
+		}
+		v.resp.Body.Close()
+	})
+}
+
+func TestTheSeventeenthViewerIsSentAwayUntilOneLeaves(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		_, c := l.serve()
+		var seen []*viewing
+		for range 16 {
+			seen = append(seen, l.view(c, ""))
+		}
+		v := l.view(c, "")
+		if v.resp.StatusCode != http.StatusServiceUnavailable || v.resp.Header.Get("Retry-After") != "5" {
+			l.Errorf("%s, Retry-After: %s", v.resp.Status, v.resp.Header.Get("Retry-After"))
+		}
+		v.resp.Body.Close()
+		seen[7].resp.Body.Close()
+		time.Sleep(2 * time.Second)
+		if v = l.view(c, ""); v.resp.StatusCode != http.StatusOK {
+			l.Errorf("after one has left: %s", v.resp.Status)
+		}
+		v.state()
+		v.resp.Body.Close()
+		for _, v := range seen {
+			v.resp.Body.Close()
+		}
+	})
+}
+
+func TestAViewerThatHangsHoldsUpNobodyAndLosesItsPlace(t *testing.T) {
+	inLab(t, azure(128), func(l *lab) {
+		l.raw("20.1.2.3:443")
+		for range 20 {
+			l.dial("20.1.2.3:443")
+		}
+		_, c := l.serve()
+		var hanging []*viewing
+		for range 16 {
+			hanging = append(hanging, l.view(c, ""))
+		}
+		time.Sleep(2 * time.Minute) // what is on the way fills up, and then there is a deadline
+		v := l.view(c, "")
+		if v.resp.StatusCode != http.StatusOK {
+			l.Fatalf("they still have their places: %s", v.resp.Status)
+		}
+		last := v.state()
+		for range 10 {
+			s := v.state()
+			if d := s.At - last.At; d > 1000 {
+				l.Errorf("the next one is %d ms later", d)
+			}
+			last = s
+		}
+		v.resp.Body.Close()
+		for _, v := range hanging {
+			v.resp.Body.Close()
+		}
+	})
+}
+
+func TestItLooksForAQuarterOfAnHourAfterTheLastViewer(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		_, c := l.serve()
+		past := func() int {
+			var s shown
+			if err := json.Unmarshal(l.get("?format=json").Body.Bytes(), &s); err != nil {
+				l.Fatal(err)
+			}
+			return len(s.History.At)
+		}
+		v := l.view(c, "")
+		time.Sleep(time.Minute)
+		v.resp.Body.Close()
+		time.Sleep(14 * time.Minute)
+		if n := past(); n < 898 || n > 900 {
+			l.Errorf("14 minutes later, %d samples are kept", n)
+		}
+		time.Sleep(30 * time.Minute) // more than that after somebody has looked again
+		if n := past(); n > 0 {
+			l.Errorf("though nobody has looked for half an hour, %d samples are kept", n)
+		}
+		time.Sleep(10*time.Second + 500*time.Millisecond)
+		if n := past(); n != 10 {
+			l.Errorf("10 s after it was looked at again, %d samples are kept", n)
+		}
+	})
+}
+
+func TestNothingRunsBeforeTheFirstRequestOrAfterTheLast(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		running := func() (runs bool) {
+			at := l.page.LastLook()
+			time.Sleep(5 * time.Second)
+			return l.page.LastLook() != at
+		}
+		if running() {
+			l.Error("it looks before anybody has asked")
+		}
+		l.get("page.js")
+		if running() {
+			l.Error("it looks for a file")
+		}
+		l.get("?format=text")
+		if !running() {
+			l.Error("it does not go on looking")
+		}
+		time.Sleep(15 * time.Minute)
+		if running() {
+			l.Error("it still looks")
+		}
+	})
+}
+
+func TestRecordKeepsThePastForWhoeverComes(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		ctx, cancel := context.WithCancelCause(l.Context())
+		why := errors.New("enough")
+		ended := make(chan error)
+		go func() { ended <- l.page.Record(ctx) }()
+		time.Sleep(time.Hour)
+		var s shown
+		if err := json.Unmarshal(l.get("?format=json").Body.Bytes(), &s); err != nil {
+			l.Fatal(err)
+		}
+		if n := len(s.History.At); n < 899 || n > 900 {
+			l.Errorf("after an hour, %d samples are kept", n)
+		}
+		cancel(why)
+		if err := <-ended; err != why {
+			l.Errorf("it ends with %v", err)
+		}
+	})
+}
+
+func TestAServerThatIsShutDownWaitsForNoViewer(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		s, c := l.serve()
+		v := l.view(c, "")
+		v.state()
+		begun := time.Now()
+		ctx, cancel := context.WithTimeout(l.Context(), time.Minute)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			l.Error(err)
+		}
+		if took := time.Since(begun); took > 2*time.Second {
+			l.Errorf("it took %v", took)
+		}
+		if _, err := io.ReadAll(v.lines); err != nil {
+			l.Errorf("the stream ends with %v", err)
+		}
+	})
+}
+
+func TestHoweverManyAskTheLedgerIsLookedAtAFewTimesASecond(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		looks := make(map[time.Time]bool)
+		for range 1000 {
+			l.get("?format=json")
+			looks[l.page.LastLook()] = true
+			time.Sleep(time.Millisecond)
+		}
+		if len(looks) < 4 || len(looks) > 6 {
+			l.Errorf("%d times in a second", len(looks))
+		}
+	})
+}

@@ -1,0 +1,1018 @@
+// The live page of natwise: it draws what the events say, once a second, into elements that
+// stay. Nothing that came from outside is ever parsed as HTML: names are text (textContent).
+"use strict";
+
+const states = ["active", "idle", "dialing", "cooling"];
+const shownAtFirst = 25; // destinations, until somebody wants all
+const keepFor = 15 * 60_000; // ms of the past
+
+const byId = (id) => document.getElementById(id);
+
+const view = {
+  state: null, // as it came last
+  pending: null, // what came while paused
+  past: [], // samples, the oldest first
+  minutes: 5,
+  paused: false,
+  filter: "",
+  all: false,
+  open: null, // the destination whose drawer is open
+  reorder: false, // even under the pointer, since somebody has asked for other rows
+  cursor: null, // where in the charts the pointer is: 0 is the oldest, 1 is now
+};
+
+// ---- elements -----------------------------------------------------------------------------
+
+// el makes an element; children are elements or text.
+function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children);
+  return node;
+}
+
+function svg(tag, attributes = {}) {
+  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
+}
+
+// put changes text, and attr an attribute, only where they differ: an element that is not
+// touched costs nothing.
+function put(node, text) {
+  if (node.said !== text) node.textContent = node.said = text;
+}
+
+function attr(node, name, value) {
+  const known = (node.known ??= new Map());
+  if (known.get(name) === value) return;
+  known.set(name, value);
+  if (value === null) node.removeAttribute(name);
+  else node.setAttribute(name, value);
+}
+
+function width(node, share) {
+  const text = (100 * share).toFixed(3) + "%";
+  if (node.wide !== text) node.style.width = node.wide = text;
+}
+
+// ---- words --------------------------------------------------------------------------------
+
+const grouped = new Intl.NumberFormat("en");
+const number = (n) => (n < 1000 && Number.isInteger(n) ? String(n) : grouped.format(n)); // most are small, and there are many
+const percent = (share) => Math.floor(share * 100 + 1e-9) + " %"; // 100 % is what is full
+const plural = (n, one, many = one + "s") => number(n) + " " + (n === 1 ? one : many);
+
+// tidy has two decimals of small numbers, one of larger ones, none of large ones.
+function tidy(n) {
+  return number(Number(n.toFixed(n < 1 ? 2 : n < 100 ? 1 : 0)));
+}
+
+function duration(s) {
+  if (s === null || s === undefined) return "–";
+  if (s === 0) return "0 s";
+  if (s < 0.001) return Math.max(1, Math.round(s * 1e6)) + " µs";
+  if (s < 0.01) return Number((s * 1000).toFixed(1)) + " ms";
+  if (s < 0.9995) return Math.round(s * 1000) + " ms";
+  if (s < 9.95) return s.toFixed(1) + " s";
+  if (s < 119.5) return Math.round(s) + " s";
+  const minutes = Math.floor(Math.round(s) / 60);
+  if (minutes < 60) return joined(minutes, "min", Math.round(s) % 60, "s");
+  return joined(Math.floor(minutes / 60), "h", minutes % 60, "min");
+}
+
+function joined(a, unit, b, smaller) {
+  return `${a} ${unit}` + (b ? ` ${b} ${smaller}` : "");
+}
+
+// countdown is until something happens: in whole seconds, which can be watched, and never 0
+// before it has.
+function countdown(s) {
+  if (s === null) return "–";
+  const whole = Math.max(1, Math.ceil(s));
+  return whole < 1000 ? whole + " s" : duration(whole);
+}
+
+const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
+
+// beforePort and port are the parts of "host:port".
+const beforePort = (at) => at.slice(0, Math.max(0, at.lastIndexOf(":"))) || at;
+const port = (at) => at.slice(at.lastIndexOf(":") + 1);
+
+// inWords is what a bar shows.
+function inWords(ports) {
+  const parts = states.filter((s) => ports[s] > 0).map((s) => `${number(ports[s])} ${s}`);
+  if (ports.free > 0) parts.push(`${number(ports.free)} free`);
+  return parts;
+}
+
+function barLabel(ports) {
+  const counted = states.map((s) => `${number(ports[s])} ${s}`).join(", ");
+  return ports.limit === null ? `${counted}, no limit` : `${counted} of ${number(ports.limit)}`;
+}
+
+// alarm is how a share of a limit looks: 80 % is where the ledger warns.
+const alarm = (share) => (share === null ? "" : share >= 0.98 ? "bad" : share >= 0.8 ? "warn" : "");
+
+// ---- what comes ---------------------------------------------------------------------------
+
+function receive(state) {
+  remember(state.history);
+  if (view.paused) {
+    view.pending = state;
+    return;
+  }
+  view.state = state;
+  drawSoon();
+}
+
+// remember adds samples to the past. After a reconnection, or a restart of the server, they
+// may be some that are known, or begin anew.
+function remember(columns) {
+  const last = view.past.length ? view.past[view.past.length - 1].at_ms : 0;
+  for (const s of samplesOf(columns)) if (s.at_ms > last) view.past.push(s);
+  const oldest = (view.past.length ? view.past[view.past.length - 1].at_ms : 0) - keepFor;
+  const keep = view.past.findIndex((s) => s.at_ms >= oldest);
+  if (keep > 0) view.past.splice(0, keep);
+}
+
+function samplesOf(columns) {
+  const names = Object.keys(columns);
+  return columns.at_ms.map((_, i) => Object.fromEntries(names.map((name) => [name, columns[name][i]])));
+}
+
+let drawing = false;
+
+// drawSoon draws before the next frame, however much has changed until then.
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    draw();
+  });
+}
+
+function draw() {
+  const state = view.state;
+  if (!state) return;
+  draws++;
+  drawHeader(state);
+  drawTiles(state);
+  drawRows(state);
+  drawCharts(state);
+  drawEvents(state.events);
+  document.documentElement.dataset.updated = state.at_ms;
+}
+
+// ---- header and tiles ---------------------------------------------------------------------
+
+function drawHeader(state) {
+  const title = state.process + released(state.version) + (state.ledger ? ` · ${state.ledger}` : "");
+  put(byId("process"), title);
+  const worst = state.fullest ? percent(state.fullest.utilization) + " " : "";
+  if (document.title !== worst + title) document.title = worst + title;
+  const about = ["natwise" + released(state.natwise_version), `path ${state.path.name}, ${state.path.grade}`];
+  put(byId("about"), about.join(" · "));
+  byId("shadow").hidden = !state.shadow;
+  attr(byId("about"), "title", state.path.source || null);
+  const problem = byId("problem");
+  problem.hidden = !state.problem;
+  if (state.problem) put(problem, "Every dial is refused: " + state.problem);
+}
+
+// released is a version, of what has one.
+const released = (version) => (version && version !== "(devel)" ? " " + version : "");
+
+const tiles = new Map();
+
+// tile shows one number; its element is made when it is needed first.
+function tile(name, value, more, look = "") {
+  let t = tiles.get(name);
+  if (!t) {
+    t = { value: el("dd"), more: el("dd", { class: "more" }) };
+    t.box = el("div", {}, el("dt", {}, name), t.value, t.more);
+    tiles.set(name, t);
+    byId("tiles").append(t.box);
+  }
+  put(t.value, value);
+  put(t.more, more);
+  attr(t.more, "title", more);
+  attr(t.value, "class", look || null);
+}
+
+function drawTiles(state) {
+  const worst = state.fullest && state.destinations.find((d) => d.destination === state.fullest.destination);
+  tile("Fullest destination", worst ? percent(worst.utilization) : "–", worst ? called(worst) : state.destinations.length ? "no limit is known" : "nothing is booked",
+    worst ? alarm(worst.utilization) : "");
+  const ports = state.ports;
+  tile("Ports taken", number(ports.taken),
+    (ports.limit === null ? "" : `of ${number(ports.limit)}, `) + `${number(ports.cooling)} of them cooling`);
+  tile("Waiting", number(state.waiting),
+    state.waiting ? `the first for ${duration(state.oldest_wait_seconds)}` : "nobody", state.waiting ? "warn" : "");
+  tile("Next port free in", worst ? countdown(worst.next_free_seconds) : "–",
+    worst && worst.all_free_seconds !== null ? `and all that cool in ${countdown(worst.all_free_seconds)}` : "none is cooling");
+  tile("Black holes", number(state.blackholes), state.blackholes ? "connections whose packets vanished" : "no packets vanished",
+    state.blackholes ? "bad" : "");
+  if (state.shadow) tile("Would have refused", number(state.would_have_refused), "ports beyond the limit");
+}
+
+// called is what people call a destination; its port stands in its address.
+const called = (d) => (d.names.length ? visible(beforePort(d.names[0])) : d.destination);
+
+// visible is a name as it is, and not as its control characters would have it look.
+const visible = (name) => name.replace(/[\p{Cc}\p{Cf}]/gu, "\ufffd");
+
+// ---- the table ----------------------------------------------------------------------------
+
+const rows = new Map(); // by destination
+
+function drawRows(state) {
+  const all = state.destinations;
+  const wanted = all.filter(matches);
+  const shown = view.all || view.filter ? wanted : wanted.slice(0, shownAtFirst);
+  if (view.open && !all.some((d) => d.destination === view.open)) closeDrawer();
+  if (view.open && !shown.some((d) => d.destination === view.open)) {
+    const open = wanted.find((d) => d.destination === view.open);
+    if (open) shown.push(open); // what somebody reads does not go away
+  }
+  byId("empty").hidden = all.length > 0;
+  byId("table").hidden = shown.length === 0;
+  byId("nothing").hidden = all.length === 0 || shown.length > 0;
+  const more = byId("all");
+  more.hidden = view.filter !== "" || wanted.length <= shownAtFirst;
+  put(more, view.all ? `Show the fullest ${shownAtFirst} only` : `Show all ${number(wanted.length)} destinations`);
+  byId("rows").className = shown.length <= shownAtFirst ? "few" : "";
+
+  const largest = Math.max(1, ...all.filter((d) => d.ports.limit === null).map((d) => d.ports.taken));
+  const gone = new Set(rows.keys());
+  for (const d of shown) {
+    gone.delete(d.destination);
+    if (!rows.has(d.destination)) rows.set(d.destination, new Row(d.destination));
+    rows.get(d.destination).draw(d, largest, state);
+  }
+  for (const name of gone) {
+    rows.get(name).remove();
+    rows.delete(name);
+  }
+  order(shown);
+  put(byId("destinations-title"), all.length ? plural(all.length, "destination") : "Destinations");
+  openDrawer()?.refresh();
+}
+
+function matches(d) {
+  if (!view.filter) return true;
+  return [d.destination, ...d.names].some((s) => s.toLowerCase().includes(view.filter));
+}
+
+// order puts the rows in the order of the state, but moves nothing that somebody points at
+// or has the keyboard in: rows that are new come last until then.
+function order(shown) {
+  const body = byId("rows");
+  const held = body.matches(":hover") || body.contains(document.activeElement);
+  if (held && !view.reorder) {
+    for (const d of shown) rows.get(d.destination).appendTo(body);
+    return;
+  }
+  view.reorder = false;
+  let at = body.firstElementChild;
+  for (const d of shown) {
+    const row = rows.get(d.destination);
+    for (const part of row.parts()) {
+      if (part === at) at = at.nextElementSibling;
+      else body.insertBefore(part, at);
+    }
+  }
+}
+
+// A cell has a first line and a second one below it.
+class Cell {
+  constructor(tag, label, attributes) {
+    this.first = el("span", { class: "first" });
+    this.second = el("span", { class: "second" });
+    this.node = el(tag, { role: "cell", "data-label": label, ...attributes }, this.first, this.second);
+  }
+
+  say(first, second = "", look = "") {
+    put(this.first, first);
+    put(this.second, second);
+    attr(this.first, "class", "first" + (look ? " " + look : "") + (first === "–" || first === "0" ? " none" : ""));
+  }
+}
+
+// A row that nobody can see tells its numbers to programs (data-active), and is written anew
+// only every tenth second: five hundred of them cost little more than the twenty in sight.
+const nearby = new IntersectionObserver((entries) => {
+  for (const e of entries) e.target.row.seen(e.isIntersecting);
+}, { rootMargin: "400px" });
+const turns = 10;
+
+let draws = 0;
+let rowsMade = 0;
+let drawers = 0;
+
+// A Row is one destination's.
+class Row {
+  constructor(destination) {
+    this.destination = destination;
+    this.name = el("bdi", { class: "first" });
+    this.address = el("span", { class: "second mono" });
+    this.button = el("button", { type: "button", class: "open", "aria-expanded": "false" }, this.name, this.address);
+    this.button.addEventListener("click", () => toggleDrawer(destination));
+    this.bar = new Bar();
+    this.numbers = el("span", { class: "second numbers" });
+    this.taken = el("b");
+    this.rest = el("span");
+    this.numbers.append(this.taken, this.rest);
+    this.free = new Cell("td", "Next port free");
+    this.waiting = new Cell("td", "Waiting");
+    this.waits = new Cell("td", "Wait, median");
+    this.dials = new Cell("td", "Dials");
+    this.holes = new Cell("td", "Black holes");
+    this.path = new Cell("td", "Path forgets");
+    this.spark = new Spark();
+    this.node = el("tr", { class: "row", role: "row", "data-destination": destination },
+      el("th", { scope: "row", role: "rowheader" }, this.button),
+      el("td", { class: "ports", role: "cell", "data-label": "Ports" }, this.bar.node, this.numbers),
+      this.free.node, this.waiting.node, this.waits.node, this.dials.node, this.holes.node, this.path.node,
+      el("td", { class: "trend", role: "cell" }, this.spark.node));
+    this.drawer = null;
+    this.near = true; // until somebody knows better
+    this.turn = rowsMade++ % turns;
+    this.node.row = this;
+    nearby.observe(this.node);
+  }
+
+  seen(near) {
+    this.near = near;
+    if (near && this.latest) this.write(...this.latest);
+  }
+
+  parts() {
+    return this.drawer ? [this.node, this.drawer.node] : [this.node];
+  }
+
+  appendTo(body) {
+    if (!this.node.isConnected) body.append(...this.parts());
+  }
+
+  remove() {
+    nearby.unobserve(this.node);
+    for (const part of this.parts()) part.remove();
+  }
+
+  draw(d, largest, state) {
+    this.latest = [d, largest, state];
+    this.bar.tell(d.ports);
+    if (this.near || this.turn === draws % turns) this.write(d, largest, state);
+  }
+
+  write(d, largest, state) {
+    this.drawName(d);
+    this.drawPorts(d, largest);
+    this.free.say(d.next_free_seconds === null ? "–" : "in " + countdown(d.next_free_seconds),
+      d.all_free_seconds === null ? "none cools" : `all in ${countdown(d.all_free_seconds)}`);
+    this.waiting.say(number(d.waiting), d.waiting ? `oldest ${duration(d.oldest_wait_seconds)}` : "nobody", d.waiting ? "warn" : "");
+    this.waits.say(duration(d.wait_p50_seconds), d.wait_p99_seconds === null ? "no waits" : `p99 ${duration(d.wait_p99_seconds)}`);
+    this.drawCounts(d, state);
+    this.path.say(d.idle_timeout_seconds === null ? "never" : duration(d.idle_timeout_seconds), d.idle_timeout_grade);
+    this.spark.draw(d);
+  }
+
+  drawName(d) {
+    const names = d.names.length + d.more_names;
+    put(this.name, called(d));
+    const more = names > 1 ? `${d.destination} and ${plural(names - 1, "more name")}` : names ? d.destination : "";
+    put(this.address, more);
+    attr(this.button, "title", [d.destination, ...d.names].join("\n"));
+    const full = d.utilization !== null && d.utilization >= 0.98;
+    attr(this.node, "class", "row" + (full ? " spent" : "") + (this.drawer ? " opened" : ""));
+  }
+
+  drawPorts(d, largest) {
+    this.bar.draw(d.ports, largest);
+    const p = d.ports;
+    put(this.taken, p.limit === null ? number(p.taken) : `${number(p.taken)} of ${number(p.limit)}`);
+    attr(this.taken, "class", alarm(d.utilization) || null);
+    const words = inWords(p);
+    if (d.would_have_refused) words.push(`would have refused ${number(d.would_have_refused)}`);
+    put(this.rest, words.join(" · "));
+    attr(this.numbers, "title", words.join(", "));
+  }
+
+  drawCounts(d, state) {
+    const rate = d.dials_per_second === null ? "–" : `${tidy(d.dials_per_second)} / s`;
+    const uses = d.counts && d.counts.uses_per_connection;
+    this.dials.say(rate, uses ? `${tidy(uses)} ${uses === 1 ? "use" : "uses"} each` : "");
+    if (!d.counts) return this.holes.say("–", "not counted");
+    const last = d.counts.last_blackhole_ms;
+    this.holes.say(number(d.counts.blackholes), last === null ? "none" : `${duration(Math.floor((state.at_ms - last) / 1000))} ago`,
+      d.counts.blackholes ? "bad" : "");
+  }
+}
+
+// A Bar shows ports by state: of a limit, or where there is none, beside the largest.
+class Bar {
+  constructor() {
+    this.node = el("div", { class: "bar", role: "img" });
+    this.parts = states.map((s) => el("i", { class: s }));
+    this.limit = el("i", { class: "limit" });
+    this.node.append(...this.parts, this.limit);
+  }
+
+  tell(ports) {
+    const all = [...states, "limit", "free"].map((s) => ports[s]).join();
+    if (this.told === all) return;
+    this.told = all;
+    for (const s of [...states, "limit", "free"]) attr(this.node, "data-" + s, ports[s]);
+    attr(this.node, "aria-label", barLabel(ports));
+  }
+
+  draw(ports, largest) {
+    const whole = ports.limit === null ? largest : Math.max(ports.limit, ports.taken, 1);
+    states.forEach((s, i) => width(this.parts[i], ports[s] / whole));
+    this.node.classList.toggle("unlimited", ports.limit === null);
+    const over = ports.limit !== null && ports.taken > ports.limit;
+    this.limit.hidden = !over;
+    if (over) this.limit.style.left = `calc(${(100 * ports.limit) / whole}% - 1px)`;
+  }
+}
+
+// A Spark is how many ports were taken in the last five minutes.
+class Spark {
+  constructor() {
+    this.path = svg("path");
+    this.node = svg("svg", { class: "spark", viewBox: "0 0 59 20", preserveAspectRatio: "none", role: "img" });
+    this.node.append(this.path);
+  }
+
+  draw(d) {
+    const most = Math.max(d.ports.limit ?? 0, 1, ...d.trend);
+    const from = 60 - d.trend.length;
+    attr(this.path, "d", d.trend.map((n, i) => `${i ? "L" : "M"}${from + i} ${(19 - (18 * n) / most).toFixed(1)}`).join(""));
+    attr(this.node, "aria-label", d.trend.length ? `at most ${number(Math.max(...d.trend))} ports in 5 minutes` : "no past");
+  }
+}
+
+// ---- the drawer ---------------------------------------------------------------------------
+
+// A Drawer shows the connections of one destination, and its own past.
+class Drawer {
+  constructor(row) {
+    this.row = row;
+    this.facts = el("p", { class: "facts" });
+    this.ports = new Chart("Ports", "wide", drawPorts);
+    this.ports.keys.append(...states.map((s) => key(s, s)));
+    this.forecast = new Chart("Ports that come free", "wide", drawForecast);
+    this.body = el("tbody", { role: "rowgroup" });
+    this.more = el("p", { class: "quiet" });
+    this.lines = [];
+    const columns = ["Local port", "Name", "State", "Age", "Last proof", "RTT", "In flight", "Uses", "Trace"];
+    this.table = el("table", { class: "connections", role: "table", "aria-label": `Connections to ${row.destination}` },
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...columns.map((c) => el("th", { scope: "col", role: "columnheader" }, c)))), this.body);
+    this.columns = columns;
+    this.id = "drawer-" + ++drawers;
+    this.node = el("tr", { class: "drawer", role: "row", id: this.id },
+      el("td", { colspan: 9, role: "cell" }, el("div", { class: "charts" }, this.ports.node, this.forecast.node), this.facts, this.table, this.more));
+    this.asking = false;
+  }
+
+  // refresh asks for the connections, one question at a time.
+  async refresh() {
+    if (frozen) return this.draw(frozen.details[this.row.destination] ?? null);
+    if (this.asking) return;
+    this.asking = true;
+    try {
+      const answer = await fetch("?format=json&destination=" + encodeURIComponent(this.row.destination));
+      if (answer.ok) this.draw(await answer.json());
+    } catch {
+      // The events say that the connection is lost.
+    }
+    this.asking = false;
+  }
+
+  draw(detail) {
+    if (!detail) {
+      put(this.facts, "The details of this destination are not in this file.");
+      return;
+    }
+    this.detail = detail;
+    this.facts.replaceChildren(...factsOf(detail));
+    this.drawCharts();
+    const list = shortened(detail.connections);
+    const more = detail.connections.length + detail.more_connections - list.length;
+    this.table.hidden = list.length === 0;
+    while (this.lines.length < list.length) this.lines.push(new Line(this.columns));
+    this.lines.splice(list.length).forEach((l) => l.node.remove());
+    list.forEach((c, i) => {
+      this.lines[i].draw(c);
+      if (!this.lines[i].node.isConnected) this.body.append(this.lines[i].node);
+    });
+    put(this.more, more > 0 ? `and ${plural(more, "more port")}` : "");
+  }
+
+  drawCharts() {
+    if (!this.detail) return;
+    this.ports.draw(samplesOf(this.detail.history ?? { at_ms: [] }), this.detail.ports.limit, this.detail.at_ms);
+    this.forecast.draw(this.detail);
+  }
+}
+
+const mostLines = 100;
+const mostCooling = 12;
+
+// shortened leaves out most of those that only cool: they come last, and the forecast says it
+// better.
+function shortened(connections) {
+  const cooling = connections.findIndex((c) => c.state === "cooling");
+  const live = cooling < 0 ? connections.length : cooling;
+  return connections.slice(0, Math.min(live, mostLines)).concat(connections.slice(live, live + mostCooling));
+}
+
+function factsOf(d) {
+  const facts = [];
+  const fact = (name, value) => facts.push(el("span", {}, name + " ", el("b", {}, value)));
+  fact("address", d.destination);
+  if (d.names.length > 1) fact("names", visible(d.names.join(", ")) + (d.more_names ? ` and ${d.more_names} more` : ""));
+  if (d.counts) {
+    fact("opened", number(d.counts.opened));
+    fact("failed", number(d.counts.failed));
+    fact("had to wait", number(d.counts.waited));
+    fact("refused", number(d.counts.refused));
+  }
+  for (const [reason, n] of Object.entries(d.closed).sort((a, b) => b[1] - a[1])) fact("closed: " + reason.replace("_", " "), number(n));
+  return facts;
+}
+
+// A Line is one connection's.
+class Line {
+  constructor(columns) {
+    this.cells = columns.map((c) => el("td", { role: "cell", "data-label": c }));
+    this.swatch = el("i", { class: "swatch" });
+    this.state = el("span");
+    this.cells[2].append(this.swatch, this.state);
+    this.node = el("tr", { role: "row" }, ...this.cells);
+  }
+
+  draw(c) {
+    const drawn = { asked: "dialing", closing: "cooling" }[c.state] ?? c.state;
+    attr(this.swatch, "class", "swatch " + drawn);
+    put(this.state, c.state === "cooling" ? `cooling, free in ${countdown(c.free_seconds)} (${c.ending.replaceAll("-", " ")})` : c.state);
+    attr(this.state, "title", this.state.said);
+    const over = c.state === "cooling"; // nobody knows any more what it was used for
+    const flight = c.unacked_bytes ? `${number(c.in_flight)}, ${number(c.unacked_bytes)} B unacked` : number(c.in_flight);
+    const says = [c.local ? port(c.local) : "–", visible(c.name), null, duration(c.age_seconds), duration(c.last_proof_seconds),
+      duration(c.rtt_seconds), over ? "–" : flight, over ? "–" : number(c.uses), c.trace_id || "–"];
+    says.forEach((text, i) => {
+      if (text === null) return;
+      put(this.cells[i], text);
+      attr(this.cells[i], "title", text);
+    });
+    attr(this.node, "data-local", c.local || null);
+    attr(this.node, "class", over ? "over" : null);
+  }
+}
+
+const openDrawer = () => rows.get(view.open)?.drawer;
+
+function toggleDrawer(destination) {
+  const wasOpen = view.open === destination;
+  closeDrawer();
+  if (wasOpen) return;
+  const row = rows.get(destination);
+  view.open = destination;
+  row.drawer = new Drawer(row);
+  row.node.after(row.drawer.node);
+  attr(row.button, "aria-expanded", "true");
+  attr(row.button, "aria-controls", row.drawer.id);
+  row.node.classList.add("opened");
+  row.drawer.refresh();
+}
+
+function closeDrawer() {
+  const row = rows.get(view.open);
+  view.open = null;
+  if (!row || !row.drawer) return;
+  if (row.drawer.node.contains(document.activeElement)) row.button.focus();
+  row.drawer.node.remove();
+  row.drawer = null;
+  attr(row.button, "aria-expanded", "false");
+  attr(row.button, "aria-controls", null);
+  row.node.classList.remove("opened");
+}
+
+// ---- charts -------------------------------------------------------------------------------
+
+const resized = new ResizeObserver((entries) => {
+  for (const e of entries) e.target.chart.resize(e.contentRect);
+});
+
+const room = { left: 0, right: 0, top: 16, bottom: 18 }; // around the plot, for words
+
+// A Chart is a figure whose paths are drawn by a function. Points are where the pixels are:
+// nothing is stretched.
+class Chart {
+  constructor(title, size, paint) {
+    this.paint = paint;
+    this.now = el("output");
+    this.keys = el("span");
+    this.plot = svg("svg", { class: "chart", role: "img" });
+    this.title = title;
+    this.node = el("figure", { class: size }, el("figcaption", {}, el("span", {}, el("b", {}, title), this.now), this.keys), this.plot);
+    this.made = new Map();
+    this.wide = 0;
+    this.plot.chart = this;
+    this.plot.addEventListener("pointermove", (e) => this.point(e.offsetX));
+    this.plot.addEventListener("pointerleave", () => this.point(null));
+    resized.observe(this.plot);
+  }
+
+  resize(rect) {
+    this.wide = Math.round(rect.width);
+    this.high = Math.round(rect.height);
+    if (this.drawn) this.draw(...this.drawn);
+  }
+
+  draw(...what) {
+    this.drawn = what;
+    if (!this.wide) {
+      const rect = this.plot.getBoundingClientRect();
+      this.wide = Math.round(rect.width);
+      this.high = Math.round(rect.height);
+    }
+    if (!this.wide) return; // not on the page yet
+    attr(this.plot, "viewBox", `0 0 ${this.wide} ${this.high}`);
+    for (const node of this.made.values()) node.unused = true;
+    this.paint(this, ...what);
+    for (const node of this.made.values()) if (node.unused) attr(node, "visibility", "hidden");
+  }
+
+  // shape returns the element of that name, made when it is needed first: the order in which
+  // they are first drawn is that in which they cover each other.
+  shape(tag, name, attributes) {
+    let node = this.made.get(name);
+    if (!node) {
+      node = svg(tag);
+      this.made.set(name, node);
+      this.plot.append(node);
+    }
+    node.unused = false;
+    attr(node, "visibility", null);
+    for (const [k, v] of Object.entries(attributes)) attr(node, k, v);
+    return node;
+  }
+
+  text(name, words, attributes) {
+    put(this.shape("text", name, attributes), words);
+  }
+
+  y(value, most) {
+    return room.top + (this.high - room.top - room.bottom) * (1 - value / most);
+  }
+
+  x(share) {
+    return room.left + (this.wide - room.left - room.right) * share;
+  }
+
+  // axes draws the ground line, one at the top, and what they stand for.
+  axes(most, unit, from, to) {
+    const top = Math.round(this.y(most, most)) + 0.5;
+    const ground = Math.round(this.y(0, most)) + 0.5;
+    this.shape("path", "grid", { class: "grid", d: `M0 ${top}H${this.wide}M0 ${ground}H${this.wide}` });
+    this.text("most", unit(most), { x: 0, y: top - 4 });
+    this.text("from", from, { x: 0, y: this.high - 4 });
+    this.text("to", to, { x: this.wide, y: this.high - 4, "text-anchor": "end" });
+  }
+
+  say(words, label) {
+    put(this.now, words);
+    attr(this.plot, "aria-label", `${this.title}: ${label ?? words}`);
+  }
+
+  // point moves the cursor of all charts over time.
+  point(x) {
+    if (this.paint === drawForecast) return;
+    view.cursor = x === null ? null : (x - room.left) / (this.wide - room.left - room.right);
+    drawCharts(view.state);
+    openDrawer()?.drawCharts();
+  }
+}
+
+// round is the next larger number that reads well on an axis.
+function round(most) {
+  const power = 10 ** Math.floor(Math.log10(most));
+  const steps = power < 10 ? [1, 2, 3, 4, 5, 6, 8, 10] : [1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10];
+  return steps.map((n) => n * power).find((n) => n >= most * 0.999);
+}
+
+// windowOf returns the samples of the range that is looked at, and where a moment is in it.
+function windowOf(samples, to) {
+  const from = to - view.minutes * 60_000;
+  const at = (s) => Math.max(0, Math.min(1, (s.at_ms - from) / (to - from)));
+  return { at, some: samples.filter((s) => s.at_ms >= from - 1000) };
+}
+
+// runs cuts samples where nobody has looked for a while.
+function runs(some) {
+  const all = [];
+  for (const [i, s] of some.entries()) {
+    if (i === 0 || s.at_ms - some[i - 1].at_ms > 3000) all.push([]);
+    all[all.length - 1].push(s);
+  }
+  return all;
+}
+
+const point = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
+
+// area is what lies between two heights of a sample.
+function area(chart, window, low, high) {
+  return runs(window.some).map((run) => {
+    const up = run.map((s) => point(chart.x(window.at(s)), high(s)));
+    const back = run.map((s) => point(chart.x(window.at(s)), low(s))).reverse();
+    return "M" + up.concat(back).join("L") + "Z";
+  }).join("");
+}
+
+function line(chart, window, high) {
+  return runs(window.some).map((run) => "M" + run.map((s) => point(chart.x(window.at(s)), high(s))).join("L")).join("");
+}
+
+// selected is the sample under the cursor, or the last; and its line.
+function selected(chart, window) {
+  if (!window.some.length) return null;
+  let best = window.some[window.some.length - 1];
+  if (view.cursor !== null) {
+    for (const s of window.some) if (Math.abs(window.at(s) - view.cursor) < Math.abs(window.at(best) - view.cursor)) best = s;
+    const x = Math.round(chart.x(window.at(best))) + 0.5;
+    chart.shape("path", "cursor", { class: "cursor", d: `M${x} ${room.top}V${chart.high - room.bottom}` });
+  }
+  return best;
+}
+
+const when = (s) => (view.cursor === null ? "" : clock(s.at_ms) + ": ");
+const span = () => `${view.minutes} min ago`;
+
+// drawPorts stacks the states; the cooling ones are hatched.
+function drawPorts(chart, samples, limit, to) {
+  const window = windowOf(samples, to);
+  const total = (s) => states.reduce((sum, state) => sum + s[state], 0);
+  const most = round(Math.max(1, 1.02 * Math.max(limit ?? 0, ...window.some.map(total))));
+  chart.axes(most, number, span(), "now");
+  const below = new Map(window.some.map((s) => [s, 0]));
+  for (const state of states) {
+    const low = (s) => chart.y(below.get(s), most);
+    const high = (s) => chart.y(below.get(s) + s[state], most);
+    const d = area(chart, window, low, high);
+    chart.shape("path", state, { class: "area-" + state, d });
+    if (state === "cooling") chart.shape("path", "hatched", { fill: `url(#${hatch()})`, d });
+    for (const s of window.some) below.set(s, below.get(s) + s[state]);
+    chart.shape("path", state + "-edge", { class: "edge", d: line(chart, window, (s) => chart.y(below.get(s), most)) });
+  }
+  if (limit !== null) {
+    const y = Math.round(chart.y(limit, most)) + 0.5;
+    chart.shape("path", "limit", { class: "limit", d: `M0 ${y}H${chart.wide}` });
+    chart.text("limited", `${chart.limitIs ?? "limit"} ${number(limit)}`, { x: chart.wide, y: y - 4, "text-anchor": "end" });
+  }
+  const s = selected(chart, window);
+  chart.say(s ? when(s) + states.map((state) => `${number(s[state])} ${state}`).join(", ") : "nothing is known yet");
+}
+
+// drawLines returns a painter of one or two quantities, the first one filled.
+function drawLines(names, words, unit) {
+  return (chart, samples, to) => {
+    const window = windowOf(samples, to);
+    const most = round(Math.max(unit.least, ...window.some.flatMap((s) => names.map((n) => s[n] ?? 0))));
+    chart.axes(most, unit.words, span(), "now");
+    const high = (n) => (s) => chart.y(s[n] ?? 0, most);
+    chart.shape("path", "under", { class: "under", d: area(chart, window, () => chart.y(0, most), high(names[0])) });
+    names.forEach((n, i) => chart.shape("path", n, { class: i ? "line line-2" : "line", d: line(chart, window, high(n)) }));
+    const s = selected(chart, window);
+    chart.say(s ? when(s) + words(s) : "nothing is known yet");
+  };
+}
+
+// drawHoles marks each moment at which a connection was found dead.
+function drawHoles(chart, samples, to) {
+  const window = windowOf(samples, to);
+  const most = round(Math.max(1, ...window.some.map((s) => s.blackholes)));
+  chart.axes(most, number, span(), "now");
+  const d = window.some.filter((s) => s.blackholes > 0).map((s) => {
+    const x = chart.x(window.at(s));
+    return `M${point(x - 1.5, chart.y(0, most))}V${chart.y(s.blackholes, most).toFixed(1)}h3V${chart.y(0, most).toFixed(1)}Z`;
+  }).join("");
+  chart.shape("path", "holes", { class: "hole", d });
+  const sum = window.some.reduce((n, s) => n + s.blackholes, 0);
+  const s = selected(chart, window);
+  chart.say(view.cursor !== null && s ? when(s) + number(s.blackholes) : `${number(sum)} in ${view.minutes} min`);
+}
+
+// drawForecast shows how many ports come free in each of the next 24 times 10 s.
+function drawForecast(chart, of) {
+  const freed = of.freed;
+  const most = round(Math.max(1, ...freed));
+  chart.axes(most, number, "now", "in 240 s");
+  for (const share of [0.25, 0.5, 0.75]) {
+    chart.text("in" + share, `${240 * share} s`, { x: chart.x(share), y: chart.high - 4, "text-anchor": "middle" });
+  }
+  const step = chart.wide / freed.length;
+  const d = freed.map((n, i) => {
+    if (!n) return "";
+    const top = chart.y(n, most);
+    return `M${point(i * step + 1, chart.y(0, most))}V${top.toFixed(1)}h${(step - 2).toFixed(1)}V${chart.y(0, most).toFixed(1)}Z`;
+  }).join("");
+  chart.shape("path", "freed", { class: "area-cooling", d });
+  chart.shape("path", "hatched", { fill: `url(#${hatch()})`, d });
+  const all = freed.reduce((a, b) => a + b, 0) + of.freed_later;
+  const soon = freed.slice(0, 6).reduce((a, b) => a + b, 0);
+  const later = of.freed_later ? `, ${number(of.freed_later)} later than shown` : "";
+  chart.say(all ? `${number(soon)} of ${number(all)} within a minute${later}` : "none is cooling");
+}
+
+// hatch makes the pattern of cooling ports once, and returns its id.
+function hatch() {
+  if (!byId("hatch")) {
+    const pattern = svg("pattern", { id: "hatch", width: 7, height: 7, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" });
+    pattern.append(svg("path", { class: "texture", d: "M3.5 0V7" }));
+    const defs = svg("svg", { class: "chart hidden", "aria-hidden": "true" });
+    defs.append(pattern);
+    document.body.append(defs);
+  }
+  return "hatch";
+}
+
+const seconds = { least: 0.001, words: duration };
+const perSecond = { least: 1, words: (n) => `${tidy(n)} / s` };
+const count = { least: 1, words: number };
+
+let charts = null;
+
+const key = (name, look) => el("span", { class: "key" }, el("i", { class: "swatch " + look }), name);
+
+function makeCharts() {
+  charts = {
+    ports: new Chart("Ports", "wide", drawPorts),
+    turnover: new Chart("Dials and closes", "", drawLines(["dials_per_second", "closes_per_second"],
+      (s) => `${tidy(s.dials_per_second)} and ${tidy(s.closes_per_second)} a second`, perSecond)),
+    waiting: new Chart("Waiting", "", drawLines(["waiting"], (s) => number(s.waiting), count)),
+    forecast: new Chart("Ports that come free", "wide", drawForecast),
+    wait: new Chart("Wait, p99", "", drawLines(["wait_p99_seconds"],
+      (s) => (s.wait_p99_seconds === null ? "nobody waited" : duration(s.wait_p99_seconds)), seconds)),
+    holes: new Chart("Black holes", "", drawHoles),
+  };
+  for (const chart of Object.values(charts)) byId("charts").append(chart.node);
+  charts.ports.limitIs = "all limits together";
+  charts.ports.keys.append(...states.map((s) => key(s, s)));
+  charts.turnover.keys.append(key("dials", "active"), key("closes", "line-2"));
+}
+
+function drawCharts(state) {
+  if (!charts) makeCharts();
+  const to = state.at_ms;
+  charts.ports.draw(view.past, state.ports.limit, to);
+  charts.turnover.draw(view.past, to);
+  charts.waiting.draw(view.past, to);
+  charts.wait.draw(view.past, to);
+  charts.holes.draw(view.past, to);
+  charts.forecast.draw(everywhere(state.destinations));
+}
+
+// everywhere adds the forecasts of all destinations.
+function everywhere(destinations) {
+  const sum = { freed: new Array(24).fill(0), freed_later: 0 };
+  for (const d of destinations) {
+    if (d.scope !== "destination" && d.scope !== "source") continue; // the others count the same ports
+    d.freed.forEach((n, i) => (sum.freed[i] += n));
+    sum.freed_later += d.freed_later;
+  }
+  return sum;
+}
+
+// ---- what happened ------------------------------------------------------------------------
+
+const kinds = { budget: "nearly full", blackhole: "black hole", leak: "leak", refused: "refused" };
+
+function drawEvents(events) {
+  const list = byId("events");
+  byId("quiet").hidden = events.length > 0;
+  list.hidden = events.length === 0;
+  const last = events.length ? events[events.length - 1] : null;
+  const known = last ? `${events.length} ${last.at_ms} ${last.kind} ${last.about}` : "";
+  if (list.known === known) return;
+  list.known = known;
+  list.replaceChildren(...events.map(eventItem).reverse());
+}
+
+function eventItem(e) {
+  const at = el("time", { datetime: new Date(e.at_ms).toISOString() }, clock(e.at_ms));
+  const look = e.kind === "budget" ? "kind warn" : "kind bad";
+  const times = e.times > 1 ? ` (${number(e.times)} times since it was said last)` : "";
+  return el("li", {}, at, el("span", { class: look }, kinds[e.kind] ?? e.kind),
+    el("span", {}, visible(e.text) + times + " ", el("small", {}, el("bdi", {}, visible(e.about)))));
+}
+
+// ---- keys and buttons ---------------------------------------------------------------------
+
+function pause() {
+  view.paused = !view.paused;
+  attr(byId("pause"), "aria-pressed", view.paused);
+  put(byId("pause"), view.paused ? "Go on" : "Pause");
+  if (!view.paused && view.pending) {
+    view.state = view.pending;
+    view.pending = null;
+    drawSoon();
+  }
+  tellStatus();
+}
+
+function look(minutes) {
+  view.minutes = minutes;
+  for (const b of document.querySelectorAll(".range button")) attr(b, "aria-pressed", Number(b.dataset.minutes) === minutes);
+  drawSoon();
+}
+
+function find(text) {
+  view.filter = text.trim().toLowerCase();
+  view.reorder = true;
+  drawSoon();
+}
+
+function pressed(e) {
+  if (e.ctrlKey || e.metaKey || e.altKey) return;
+  const filter = byId("filter");
+  if (e.key === "Escape") {
+    if (document.activeElement === filter && filter.value) {
+      filter.value = "";
+      find("");
+    } else if (view.open) {
+      rows.get(view.open)?.button.focus();
+      closeDrawer();
+    } else {
+      document.activeElement?.blur();
+    }
+  } else if (document.activeElement === filter) {
+    return;
+  } else if (e.key === "/") {
+    filter.focus();
+    filter.select();
+    e.preventDefault();
+  } else if (e.key === "p" && !frozen) {
+    pause();
+  }
+}
+
+function listen() {
+  byId("pause").addEventListener("click", pause);
+  byId("filter").addEventListener("input", (e) => find(e.target.value));
+  byId("all").addEventListener("click", () => {
+    view.all = !view.all;
+    view.reorder = true;
+    drawSoon();
+  });
+  for (const b of document.querySelectorAll(".range button")) b.addEventListener("click", () => look(Number(b.dataset.minutes)));
+  document.addEventListener("keydown", pressed);
+}
+
+// ---- where it comes from ------------------------------------------------------------------
+
+let connection = "Connecting";
+
+// tellStatus says how current the page is, to those who do not see it too.
+function tellStatus(is) {
+  connection = is ?? connection;
+  const status = byId("status");
+  put(status, view.paused ? `Paused at ${clock(view.state?.at_ms ?? Date.now())}` : connection);
+  attr(status, "data-is", view.paused ? "paused" : { Live: "live", Connecting: "" }[connection] ?? "lost");
+}
+
+function connect() {
+  const events = new EventSource("events");
+  events.addEventListener("state", (e) => {
+    receive(JSON.parse(e.data));
+    tellStatus("Live");
+  });
+  events.addEventListener("error", () => {
+    tellStatus("Connection lost, trying again");
+    // The browser tries again by itself, unless it was told no: 16 others look, or the
+    // server is about to end.
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+  });
+}
+
+const frozen = JSON.parse(byId("frozen")?.textContent ?? "null");
+
+function begin() {
+  listen();
+  if (!frozen) {
+    connect();
+    return;
+  }
+  view.state = frozen.state;
+  remember(frozen.state.history);
+  byId("pause").hidden = true;
+  byId("twins").hidden = true;
+  tellStatus(`As it was at ${new Date(frozen.state.at_ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" })}`);
+  attr(byId("status"), "data-is", "frozen");
+  draw();
+}
+
+begin();
