@@ -264,6 +264,9 @@ func (f *flow) describe(now time.Time) Flow {
 	d := Flow{Local: f.local, Remote: f.remote, Host: f.host, State: f.state(), conn: f.conn}
 	if k := f.keeper; k != nil {
 		d.Age, d.Uses, d.Serves = now.Sub(k.born), k.uses.Load(), int(k.serves.Load())
+		if d.Serves == 0 && d.Uses > 0 && d.State == Active {
+			d.Serves = 1
+		}
 		if at := k.target.setup.Context(); at.IsValid() {
 			d.Trace = at.TraceID().String()
 		}

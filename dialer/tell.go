@@ -152,17 +152,16 @@ func (k *keeper) why(e Event) string {
 }
 
 // Serve notes that an exchange begins on the connection, for ctx, after it was idle for so
-// long: for those who look (Flow), and the span in ctx. A pool calls it, and Served when the
-// exchange is over.
+// long: for those who look (Flow), and the span in ctx. A pool calls it.
 func (c *Conn) Serve(ctx context.Context, idle time.Duration) {
-	c.keeper.serves.Add(1)
 	reused := c.keeper.uses.Add(1) > 1
 	telemetry.Used(ctx, c.keeper.target.setup, reused, idle)
 }
 
-// Served notes that an exchange is over.
-func (c *Conn) Served() { c.keeper.serves.Add(-1) }
+// Share notes that one exchange more (1) is under way on a connection that carries several,
+// or one less (-1). Of others it is known: they are active.
+func (c *Conn) Share(n int32) { c.keeper.serves.Add(n) }
 
 // Because notes for what reason the connection is about to be closed, as telemetry is to
-// name it: "idled".
-func (c *Conn) Because(reason string) { c.keeper.reason.Store(&reason) }
+// name it: "idled". The first one counts.
+func (c *Conn) Because(reason string) { c.keeper.reason.CompareAndSwap(nil, &reason) }

@@ -261,6 +261,9 @@ func (c *conn) begin(ctx context.Context, u *user) (reused bool, idle time.Durat
 	c.active++
 	c.user.Store(u)
 	c.flow.Serve(ctx, idle)
+	if c.shared {
+		c.flow.Share(1)
+	}
 	return reused, idle, nil
 }
 
@@ -268,7 +271,9 @@ func (c *conn) begin(ctx context.Context, u *user) (reused bool, idle time.Durat
 func (c *conn) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.flow.Served()
+	if c.shared {
+		c.flow.Share(-1)
+	}
 	if c.active--; c.active == 0 {
 		c.flow.Park(c.turn)
 	}

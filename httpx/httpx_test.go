@@ -176,7 +176,9 @@ func TestClientsThatTakeTurnsFailNothing(t *testing.T) {
 		lab.server.Start()
 		var cs []*http.Client
 		for range 30 {
-			cs = append(cs, httpx.NewClient(lab.dialer()))
+			// Whoever comes first may take all ports, and the last get theirs when two holds of
+			// 15 s are over.
+			cs = append(cs, &http.Client{Transport: &httpx.Transport{Dialer: lab.dialer(), MaxWait: time.Minute}})
 		}
 		lab.herd(3000, func(i int) error { return lab.post(cs[i%30], "http://api.example") })
 	})

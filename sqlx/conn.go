@@ -137,9 +137,6 @@ func (c *conn) park() error {
 // Close ends the lease. The connection goes back, unless there is something against it.
 func (c *conn) Close() error {
 	c.of.used(c.of.clock() - c.began)
-	if flow := c.flow(); flow != nil {
-		flow.Served()
-	}
 	err := c.unfit()
 	if err == nil {
 		err = c.park()
@@ -207,6 +204,9 @@ func (c *conn) beat(ctx context.Context) error {
 	switch {
 	case ok:
 		if err := c.ping(ctx, p); err != nil {
+			if flow := c.flow(); flow != nil {
+				flow.Because(pool.Failed.String())
+			}
 			return err
 		}
 	case c.wire != nil && c.of.shaken.Load():

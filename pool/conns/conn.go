@@ -181,7 +181,6 @@ func (c *Conn) Put() {
 		c.discard(err)
 		return
 	}
-	c.conn.flow.Served()
 	c.lease.Put()
 }
 
@@ -220,7 +219,6 @@ func (c *Conn) close(cause error) error {
 }
 
 func (c *Conn) discard(cause error) {
-	c.conn.flow.Served()
 	switch {
 	case c.unanswered(cause):
 		c.lease.Doubt()

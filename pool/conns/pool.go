@@ -322,6 +322,7 @@ func (p *Pool) beat(ctx context.Context, c *conn) error {
 			return err
 		}
 		if err := c.until(ctx, p.cfg.Beat); err != nil {
+			c.flow.Because(pool.Failed.String())
 			return err
 		}
 	}
@@ -363,7 +364,7 @@ func (p *Pool) prepare(ctx context.Context, k key, dialed net.Conn, setup *telem
 	if p.cfg.TLS != nil {
 		began := time.Now()
 		client, err := handshake(ctx, k.address, dialed, p.cfg.TLS)
-		setup.Phase("TLS client handshake", k.address, began, err)
+		setup.Phase("TLS client handshake", "", began, err)
 		if err != nil {
 			return nil, err
 		}
