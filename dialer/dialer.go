@@ -147,7 +147,9 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 		}
 		return nil, &DialError{network, address, err}
 	}
-	r, err := d.reserve(ctx, t, d.request(ctx, t))
+	want := d.request(ctx, t)
+	want.itself = own
+	r, err := d.reserve(ctx, t, want)
 	if err == nil {
 		r.own = own
 	}

@@ -93,6 +93,7 @@ type request struct {
 	owner      owner
 	address    string // as it was asked for
 	control    bool
+	itself     bool        // nobody else counts the wait: those for whom a pool dials wait there
 	patient    bool        // WithoutMaxWait
 	candidates []candidate // best first
 }

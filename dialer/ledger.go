@@ -70,7 +70,8 @@ type Ledger struct {
 	crowds atomic.Int32 // accounts with waiters: len(crowded), without the lock
 
 	once  sync.Once
-	bad   error // Path does not validate
+	used  atomic.Bool // init has been
+	bad   error       // Path does not validate
 	scope *telemetry.Scope
 	path  netpath.Profile
 	told  chan struct{} // Budget's signal; nil without a Budget
@@ -117,8 +118,13 @@ const (
 	rampSteps = 32
 )
 
+// Used reports whether anything was dialed by the ledger: from then on its fields are not to be
+// set any more.
+func (l *Ledger) Used() bool { return l.used.Load() }
+
 func (l *Ledger) init() error {
 	l.once.Do(func() {
+		defer l.used.Store(true)
 		l.scope = telemetry.New(telemetry.Config{
 			Name: l.Name, MeterProvider: l.MeterProvider, TracerProvider: l.TracerProvider, Logger: l.Logger,
 			Snapshot: snapshots(weak.Make(l)),

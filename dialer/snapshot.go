@@ -18,7 +18,7 @@ import (
 // wanted, ordered by key. It looks at every flow; a page or a scrape may call
 // it every second.
 func (l *Ledger) Accounts() []Account {
-	if l.init() != nil {
+	if !l.Used() || l.init() != nil {
 		return nil
 	}
 	l.mu.Lock()
@@ -53,7 +53,7 @@ func (l *Ledger) Accounts() []Account {
 // why its addresses fail where all of them do. Nil: none of the owner's dials waits.
 // A pool that has waited in vain for its dial can say why, before that gives up.
 func (l *Ledger) Obstacle(by any) error {
-	if l.init() != nil {
+	if !l.Used() || l.init() != nil {
 		return nil
 	}
 	l.mu.Lock()
@@ -205,7 +205,7 @@ func (f Flow) Info() (keepalive.Info, error) {
 
 // Flows returns a copy of every flow that holds a port, in no order.
 func (l *Ledger) Flows() []Flow {
-	if l.init() != nil {
+	if !l.Used() || l.init() != nil {
 		return nil
 	}
 	l.mu.Lock()
@@ -231,12 +231,12 @@ type Wait struct {
 	Host  string        // as it was asked for, with its port
 	For   time.Duration // how long it has waited
 	Keys  []netpath.Key // the accounts that it waits in: it takes the first port that comes free
-	Owned bool          // somebody else's, such as a pool's, whose requests wait there (WithOwner)
+	Owned bool          // by one of natwise's pools, where requests wait for it
 }
 
 // Waits returns a copy of every dial that waits for a port, in no order.
 func (l *Ledger) Waits() []Wait {
-	if l.init() != nil {
+	if !l.Used() || l.init() != nil {
 		return nil
 	}
 	l.mu.Lock()
@@ -250,7 +250,7 @@ func (l *Ledger) Waits() []Wait {
 				continue
 			}
 			seen[w] = true
-			wait := Wait{Host: w.address, For: now.Sub(w.since), Owned: !w.forItself()}
+			wait := Wait{Host: w.address, For: now.Sub(w.since), Owned: !w.itself}
 			for _, c := range w.claims {
 				wait.Keys = append(wait.Keys, c.account.key)
 			}

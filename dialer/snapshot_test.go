@@ -27,7 +27,7 @@ func TestEachDialThatWaitsIsShownOnceWithAllThatItWaitsFor(t *testing.T) {
 			t.Errorf("though nobody waits: %v", w)
 		}
 		got := make(chan error)
-		for _, ctx := range []context.Context{t.Context(), dialer.WithOwner(t.Context(), "a pool")} {
+		for _, ctx := range []context.Context{t.Context(), lab.ledger.Telemetry().Setup(t.Context(), "", "a pool").With(t.Context())} {
 			go func() {
 				c, err := d.DialContext(ctx, "tcp", "two.test:443")
 				if err == nil {

@@ -50,7 +50,7 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 			}
 		}
 		for _, w := range l.waitersLocked(a) {
-			if w.forItself() && !counted[w] {
+			if w.itself && !counted[w] {
 				counted[w] = true
 				s.Waiting[w.address]++
 			}
@@ -59,16 +59,12 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 	return s
 }
 
-// forItself reports whether nobody else counts the wait: those for whom a pool dials wait
-// there.
-func (r *request) forItself() bool { return r.owner.host != "" }
-
 // tellTaken tells what came of wanting a port.
 func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, waited bool, began time.Time, err error) {
 	if c := r.candidates[at]; err == nil && len(c.owes) > 0 {
 		l.scope.Taken(c.dst, waited)
 	}
-	if waited && r.forItself() {
+	if waited && r.itself {
 		l.scope.Name(r.address).Waited(ctx, time.Since(began), err)
 		l.scope.Wait(ctx, "", r.address, 0, began, err)
 		l.tellRefused(r.address, err)

@@ -112,7 +112,7 @@ func (p *Page) join(r *http.Request) (*viewer, bool) {
 	c := &p.recorder
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.viewers) >= mostViewers {
+	if c.shut || len(c.viewers) >= mostViewers {
 		return nil, false
 	}
 	p.seenLocked()

@@ -327,3 +327,24 @@ func TestHoweverManyAskTheLedgerIsLookedAtAFewTimesASecond(t *testing.T) {
 		}
 	})
 }
+
+func TestAClosedPageLeavesNothingBehind(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		s, c := l.serve()
+		defer s.Close()
+		v := l.view(c, "")
+		recorded := make(chan error)
+		go func() { recorded <- l.page.Record(l.Context()) }()
+		time.Sleep(3 * time.Second)
+		if err := errors.Join(l.page.Close(), l.page.Close()); err != nil {
+			l.Error(err)
+		}
+		if err := <-recorded; err == nil {
+			l.Error("Record says nothing of it")
+		}
+		io.Copy(io.Discard, v.resp.Body) // which ends
+		if got := l.get("").Code; got != http.StatusServiceUnavailable {
+			l.Errorf("a closed page answers %d", got)
+		}
+	})
+}

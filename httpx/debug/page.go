@@ -20,8 +20,9 @@ import (
 // first request, not after; it must not be copied.
 //
 // It looks once a second, for all viewers together, from the first request until a quarter of
-// an hour after the last, so that whoever comes back sees what happened meanwhile. It needs no
-// Close.
+// an hour after the last, so that whoever comes back sees what happened meanwhile. Close is
+// for who cannot wait for that. At most 16 see each second; those beyond see every fifth. A server that is shut down
+// (http.Server.Shutdown) does not wait for them.
 type Page struct {
 	// Ledger is whose ports are shown. Nil: dialer.DefaultLedger.
 	Ledger *dialer.Ledger
@@ -81,6 +82,10 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		h.Set("Allow", "GET, HEAD")
 		http.Error(w, "this page is only for looking at", http.StatusMethodNotAllowed)
+		return
+	}
+	if p.closed() {
+		http.Error(w, "this page is closed", http.StatusServiceUnavailable)
 		return
 	}
 	_, last := path.Split(r.URL.Path)

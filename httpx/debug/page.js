@@ -17,6 +17,7 @@ const view = {
   filter: "",
   all: false,
   open: null, // the destination whose drawer is open
+  touched: -Infinity, // when somebody has last moved the pointer or pressed a key
   reorder: false, // even under the pointer, since somebody has asked for other rows
   cursor: null, // where in the charts the pointer is: 0 is the oldest, 1 is now
 };
@@ -99,12 +100,17 @@ const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
 const beforePort = (at) => at.slice(0, Math.max(0, at.lastIndexOf(":"))) || at;
 const port = (at) => at.slice(at.lastIndexOf(":") + 1);
 
-// inWords is what a bar shows.
-function inWords(ports) {
-  const parts = states.filter((s) => ports[s] > 0).map((s) => `${number(ports[s])} ${s}`);
-  if (ports.free > 0) parts.push(`${number(ports.free)} free`);
+// inWords is what a row's bar shows.
+function inWords(d) {
+  const parts = states.filter((s) => d.ports[s] > 0).map((s) => `${number(d.ports[s])} ${s}`);
+  if (d.ports.free > 0) parts.push(`${number(d.ports.free)} ${keptBack(d) ? "kept for newcomers" : "free"}`);
+  if (d.would_have_refused) parts.push(`would have refused ${number(d.would_have_refused)}`);
   return parts;
 }
+
+// keptBack says why nobody who waits has the last free ports: the ledger keeps one in twenty
+// for those who have none at all.
+const keptBack = (d) => d.waiting > 0 && d.ports.free <= Math.max(1, d.ports.limit / 20);
 
 function barLabel(ports) {
   const counted = states.map((s) => `${number(ports[s])} ${s}`).join(", ");
@@ -265,11 +271,12 @@ function matches(d) {
   return [d.destination, ...d.names].some((s) => s.toLowerCase().includes(view.filter));
 }
 
-// order puts the rows in the order of the state, but moves nothing that somebody points at
-// or has the keyboard in: rows that are new come last until then.
+// order puts the rows in the order of the state, but moves nothing while somebody is busy in
+// them: rows that are new come last until then.
 function order(shown) {
   const body = byId("rows");
-  const held = body.matches(":hover") || body.contains(document.activeElement);
+  const focused = document.activeElement;
+  const held = (body.matches(":hover") || body.contains(focused)) && performance.now() - view.touched < 5000;
   if (held && !view.reorder) {
     for (const d of shown) rows.get(d.destination).appendTo(body);
     return;
@@ -277,12 +284,18 @@ function order(shown) {
   view.reorder = false;
   let at = body.firstElementChild;
   for (const d of shown) {
-    const row = rows.get(d.destination);
-    for (const part of row.parts()) {
+    for (const part of rows.get(d.destination).parts()) {
       if (part === at) at = at.nextElementSibling;
-      else body.insertBefore(part, at);
+      else move(body, part, at);
     }
   }
+  if (document.activeElement !== focused && focused.isConnected) focused.focus({ preventScroll: true });
+}
+
+// move keeps what is in a part as it is, where the browser can.
+function move(body, part, at) {
+  if (part.isConnected && body.moveBefore) body.moveBefore(part, at);
+  else body.insertBefore(part, at);
 }
 
 // A cell has a first line and a second one below it.
@@ -394,8 +407,7 @@ class Row {
     const p = d.ports;
     put(this.taken, p.limit === null ? number(p.taken) : `${number(p.taken)} of ${number(p.limit)}`);
     attr(this.taken, "class", alarm(d.utilization) || null);
-    const words = inWords(p);
-    if (d.would_have_refused) words.push(`would have refused ${number(d.would_have_refused)}`);
+    const words = inWords(d);
     put(this.rest, words.join(" · "));
     attr(this.numbers, "title", words.join(", "));
   }
@@ -618,7 +630,7 @@ class Chart {
     this.keys = el("span");
     this.plot = svg("svg", { class: "chart", role: "img" });
     this.title = title;
-    this.node = el("figure", { class: size }, el("figcaption", {}, el("span", {}, el("b", {}, title), this.now), this.keys), this.plot);
+    this.node = el("figure", { class: size }, el("figcaption", {}, el("b", {}, title), this.keys, this.now), this.plot);
     this.made = new Map();
     this.wide = 0;
     this.plot.chart = this;
@@ -840,7 +852,7 @@ function hatch() {
   return "hatch";
 }
 
-const seconds = { least: 0.001, words: duration };
+const seconds = { least: 0.001, words: (s) => duration(s).replace(".0 ", " ") };
 const perSecond = { least: 1, words: (n) => `${tidy(n)} / s` };
 const count = { least: 1, words: number };
 
@@ -970,6 +982,9 @@ function listen() {
   });
   for (const b of document.querySelectorAll(".range button")) b.addEventListener("click", () => look(Number(b.dataset.minutes)));
   document.addEventListener("keydown", pressed);
+  for (const busy of ["pointermove", "pointerdown", "keydown"]) {
+    document.addEventListener(busy, () => (view.touched = performance.now()), { passive: true });
+  }
 }
 
 // ---- where it comes from ------------------------------------------------------------------
@@ -992,10 +1007,23 @@ function connect() {
   });
   events.addEventListener("error", () => {
     tellStatus("Connection lost, trying again");
-    // The browser tries again by itself, unless it was told no: 16 others look, or the
-    // server is about to end.
-    if (events.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
+    // The browser tries again by itself, unless it was told no: 16 others look already.
+    if (events.readyState === EventSource.CLOSED) ask();
   });
+}
+
+// ask gets one state, for want of a place among the viewers, and tries for that again.
+async function ask() {
+  try {
+    const answer = await fetch("?format=json");
+    if (answer.ok) {
+      receive(await answer.json());
+      tellStatus("Every 5 s: many others look");
+    }
+  } catch {
+    // It stays lost.
+  }
+  setTimeout(connect, 5000);
 }
 
 const frozen = JSON.parse(byId("frozen")?.textContent ?? "null");
@@ -1008,6 +1036,7 @@ function begin() {
   }
   view.state = frozen.state;
   remember(frozen.state.history);
+  if (!(view.past.at(-1)?.at_ms - view.past[0]?.at_ms > 60_000)) look(1);
   byId("pause").hidden = true;
   byId("twins").hidden = true;
   tellStatus(`As it was at ${new Date(frozen.state.at_ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" })}`);

@@ -2,6 +2,7 @@ package debug
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -27,6 +28,8 @@ type recorder struct {
 	asked   time.Time // when somebody did, last
 	holds   int       // calls of Page.Record
 	viewers map[*viewer]struct{}
+	over    chan struct{} // closed by Page.Close; nil: nobody needs it yet
+	shut    bool
 	servers map[*http.Server]struct{} // that tell when they are shut down
 	coder   coder
 }
@@ -38,14 +41,51 @@ type recorder struct {
 func (p *Page) Record(ctx context.Context) error {
 	r := &p.recorder
 	r.mu.Lock()
+	over := r.overLocked()
 	r.holds++
 	p.runLocked()
 	r.mu.Unlock()
-	<-ctx.Done()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.holds--
+	}()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-over:
+		return errClosed
+	}
+}
+
+var errClosed = errors.New("debug: page closed")
+
+// Close ends what is recorded and what viewers see, at once; from then on the page answers that
+// it is closed. Only who cannot wait for that quarter of an hour needs it: a test that looks for
+// goroutines left behind. It always returns nil.
+func (p *Page) Close() error {
+	r := &p.recorder
 	r.mu.Lock()
-	r.holds--
+	if over := r.overLocked(); !r.shut {
+		r.shut = true
+		close(over)
+	}
 	r.mu.Unlock()
-	return context.Cause(ctx)
+	p.endAll()
+	return nil
+}
+
+func (p *Page) closed() bool {
+	p.recorder.mu.Lock()
+	defer p.recorder.mu.Unlock()
+	return p.recorder.shut
+}
+
+func (r *recorder) overLocked() chan struct{} {
+	if r.over == nil {
+		r.over = make(chan struct{})
+	}
+	return r.over
 }
 
 // seen says that somebody looks.
@@ -61,20 +101,25 @@ func (p *Page) seenLocked() {
 }
 
 func (p *Page) runLocked() {
-	if r := &p.recorder; !r.running {
+	if r := &p.recorder; !r.running && !r.shut {
 		r.running = true
 		r.asked = time.Now()
-		go p.run()
+		go p.run(r.overLocked())
 	}
 }
 
 // run looks once a second until nobody has looked for long.
-func (p *Page) run() {
+func (p *Page) run(over <-chan struct{}) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	for range tick.C {
-		if !p.tick() {
+	for {
+		select {
+		case <-over:
 			return
+		case <-tick.C:
+			if !p.tick() {
+				return
+			}
 		}
 	}
 }

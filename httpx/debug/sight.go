@@ -32,6 +32,9 @@ type sight struct {
 
 // look looks.
 func look(l *dialer.Ledger, learner *keepalive.Learner) *sight {
+	if !l.Used() { // to ask it more would be the beginning of its use
+		return &sight{ledger: l, learner: learner, at: time.Now(), waiting: newWaiting(nil, nil)}
+	}
 	told := l.Telemetry()
 	s := &sight{
 		ledger: l, learner: learner, accounts: l.Accounts(), flows: l.Flows(), at: time.Now(),
@@ -146,10 +149,9 @@ func newWaiting(waits []dialer.Wait, pools []telemetry.Pool) waiting {
 // once; an owner that is none of natwise's pools tells of nobody.
 func (w waiting) of(name string) crowd {
 	in := w.pools[name]
-	if owned := w.owned[name]; owned.n > in.n {
-		in.n = owned.n
+	if in.n == 0 { // a pool's own dial waits for as long as it is needed by anybody
+		in = w.owned[name]
 	}
-	in.oldest = max(in.oldest, w.owned[name].oldest)
 	return in.with(w.alone[name])
 }
 

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,7 +137,7 @@ func wayOf(p netpath.Profile) way {
 	return w
 }
 
-func process() string { return filepath.Base(os.Args[0]) }
+func process() string { return strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe") }
 
 // versions are the program's and that of this library in it.
 var versions = sync.OnceValues(func() (program, library string) {

@@ -42,7 +42,7 @@ func (s state) text(b *bytes.Buffer) {
 	}
 	fmt.Fprintf(b, "waiting %d, oldest %s\n\n", s.Waiting, short(&s.OldestWait))
 	if len(s.Destinations) == 0 {
-		b.WriteString("No port is taken. Each destination has a line here once something was dialed.\n")
+		b.WriteString("No port is taken. Each destination has a line here once something was dialed, but for loopback\nand private addresses, which cross no NAT (netpath.Profile.Exempt).\n")
 	} else {
 		rowsText(b, s.Destinations)
 	}

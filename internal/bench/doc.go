@@ -59,6 +59,18 @@
 // A connection is broken if the driver says so. database/sql tries two that are idle, and then
 // dials, however many good ones are left.
 //
+// # telemetry
+//
+// There is no natwise without its telemetry. So what that adds to an acquire where nobody
+// listens is the very calls that an acquire makes, beside a loop without them; the context is
+// one with a deadline. The bounds are on the difference of the medians, and on allocations.
+//
+// Where OpenTelemetry's SDK listens, httpx with a ledger that has providers and one that has
+// none take turns, over loopback as in http: metrics are read every second, spans go out in
+// batches, and exporters throw both away. Spans that the caller begins around its own requests
+// are part of the cost. The bound is on requests per second. What dials and collections cost is
+// shown.
+//
 // # storm
 //
 // internal/natlab/storm's work through more clients, each as a careful engineer would set

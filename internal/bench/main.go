@@ -30,6 +30,7 @@ var benches = []bench{
 	{"stdlib", measureStdlib},
 	{"http", measureHTTP},
 	{"sql", measureSQL},
+	{"telemetry", measureTelemetry},
 	{"storm", measureStorm},
 }
 
