@@ -186,7 +186,7 @@ func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]u
 		name string
 		n    uint64
 	}{{"reused", p.reused}, {"dialed", c.Dialed}, {"waited", c.Waited}, {"rejected", c.Rejected}} {
-		if outcome.n > 0 {
+		if p != s.otherPeer || outcome.n > 0 { // from zero on: what begins with one has no increase
 			o.ObserveInt64(s.told.acquisitions, int64(outcome.n), p.labels.with("outcome "+outcome.name, attribute.String("natwise.snat.port.outcome", outcome.name)).observe...)
 		}
 	}
