@@ -44,6 +44,10 @@ func run(args []string, stderr io.Writer) int {
 	if flags.Parse(args) != nil {
 		return 2
 	}
+	if err := os.MkdirAll(*dir, 0o755); err != nil { // now, and not after five minutes
+		fmt.Fprintln(stderr, "browser: -o:", err)
+		return 2
+	}
 	wanted := pictures[:documented]
 	if *all {
 		wanted = pictures
