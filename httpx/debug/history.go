@@ -69,20 +69,21 @@ const (
 	bars = 60
 )
 
-// trend is the most ports that were taken in each of the last 60 times 5 s.
+// trend is the most ports that were taken in each of the last 60 times 5 s, as far as somebody
+// has looked.
 func (r *ring) trend(now time.Time) []int {
 	end := now.UnixMilli() / bar.Milliseconds()
 	most := make([]int, bars)
-	first := bars
+	first, last := bars, -1
 	for _, s := range r.kept {
 		at := bars - 1 - int(end-s.at/bar.Milliseconds())
 		if at < 0 || at >= bars {
 			continue
 		}
 		most[at] = max(most[at], int(s.active+s.idle+s.dialing+s.cools))
-		first = min(first, at)
+		first, last = min(first, at), max(last, at)
 	}
-	return most[first:]
+	return most[min(first, last+1) : last+1]
 }
 
 // A history is samples, which JSON has as a column each.

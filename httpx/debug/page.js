@@ -82,6 +82,9 @@ function duration(s) {
   return joined(Math.floor(minutes / 60), "h", minutes % 60, "min");
 }
 
+// roughly is a duration in as few letters as it takes.
+const roughly = (s) => (s < 119.5 ? duration(s) : duration(60 * Math.floor(s / 60)));
+
 function joined(a, unit, b, smaller) {
   return `${a} ${unit}` + (b ? ` ${b} ${smaller}` : "");
 }
@@ -218,7 +221,7 @@ function drawTiles(state) {
     state.waiting ? `the first for ${duration(state.oldest_wait_seconds)}` : "nobody", state.waiting ? "warn" : "");
   tile("Next port free in", worst ? countdown(worst.next_free_seconds) : "–",
     worst && worst.all_free_seconds !== null ? `and all that cool in ${countdown(worst.all_free_seconds)}` : "none is cooling");
-  tile("Black holes", number(state.blackholes), state.blackholes ? "connections whose packets vanished" : "no packets vanished",
+  tile("Black holes", number(state.blackholes), state.blackholes ? "connections gone dark" : "no packets vanished",
     state.blackholes ? "bad" : "");
   if (state.shadow) tile("Would have refused", number(state.would_have_refused), "ports beyond the limit");
 }
@@ -385,7 +388,7 @@ class Row {
     this.drawPorts(d, largest);
     this.free.say(d.next_free_seconds === null ? "–" : "in " + countdown(d.next_free_seconds),
       d.all_free_seconds === null ? "none cools" : `all in ${countdown(d.all_free_seconds)}`);
-    this.waiting.say(number(d.waiting), d.waiting ? `oldest ${duration(d.oldest_wait_seconds)}` : "nobody", d.waiting ? "warn" : "");
+    this.waiting.say(number(d.waiting), d.waiting ? `for ${roughly(d.oldest_wait_seconds)}` : "nobody", d.waiting ? "warn" : "");
     this.waits.say(duration(d.wait_p50_seconds), d.wait_p99_seconds === null ? "no waits" : `p99 ${duration(d.wait_p99_seconds)}`);
     this.drawCounts(d, state);
     this.path.say(d.idle_timeout_seconds === null ? "never" : duration(d.idle_timeout_seconds), d.idle_timeout_grade);
@@ -418,7 +421,7 @@ class Row {
     this.dials.say(rate, uses ? `${tidy(uses)} ${uses === 1 ? "use" : "uses"} each` : "");
     if (!d.counts) return this.holes.say("–", "not counted");
     const last = d.counts.last_blackhole_ms;
-    this.holes.say(number(d.counts.blackholes), last === null ? "none" : `${duration(Math.floor((state.at_ms - last) / 1000))} ago`,
+    this.holes.say(number(d.counts.blackholes), last === null ? "none" : `${roughly(Math.floor((state.at_ms - last) / 1000))} ago`,
       d.counts.blackholes ? "bad" : "");
   }
 }
@@ -768,7 +771,9 @@ const span = () => `${view.minutes} min ago`;
 function drawPorts(chart, samples, limit, to) {
   const window = windowOf(samples, to);
   const total = (s) => states.reduce((sum, state) => sum + s[state], 0);
-  const most = round(Math.max(1, 1.02 * Math.max(limit ?? 0, ...window.some.map(total))));
+  const taken = Math.max(0, ...window.some.map(total));
+  if (chart.limitIs && 2 * taken < limit) limit = null; // far away, it would press the rest to the ground
+  const most = round(Math.max(1, 1.02 * Math.max(limit ?? 0, taken)));
   chart.axes(most, number, span(), "now");
   const below = new Map(window.some.map((s) => [s, 0]));
   for (const state of states) {
@@ -789,10 +794,21 @@ function drawPorts(chart, samples, limit, to) {
   chart.say(s ? when(s) + states.map((state) => `${number(s[state])} ${state}`).join(", ") : "nothing is known yet");
 }
 
+// smooth has means in the place of rates, over as many seconds as a pixel or two stand for:
+// seconds alone are noise.
+function smooth(some, names) {
+  return some.map((s, i) => {
+    const near = some.slice(Math.max(0, i + 1 - view.minutes), i + 1);
+    const mean = (name) => near.reduce((sum, n) => sum + (n[name] ?? 0), 0) / near.length;
+    return { ...s, ...Object.fromEntries(names.map((name) => [name, mean(name)])) };
+  });
+}
+
 // drawLines returns a painter of one or two quantities, the first one filled.
 function drawLines(names, words, unit) {
   return (chart, samples, to) => {
     const window = windowOf(samples, to);
+    if (unit === perSecond) window.some = smooth(window.some, names);
     const most = round(Math.max(unit.least, ...window.some.flatMap((s) => names.map((n) => s[n] ?? 0))));
     chart.axes(most, unit.words, span(), "now");
     const high = (n) => (s) => chart.y(s[n] ?? 0, most);
