@@ -418,7 +418,7 @@ func (d *Dialer) Path() netpath.Profile {
 // the size of a pool: the path's limit less the port that is kept for
 // newcomers. netpath.None: there is no limit, or the ledger is a Shadow.
 func (d *Dialer) MaxConns() int {
-	limit := d.ledger().Path.Limit(netpath.Destination)
+	limit := toDestination(d.ledger().Path)
 	if limit == netpath.None || d.ledger().Shadow {
 		return netpath.None
 	}

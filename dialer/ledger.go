@@ -136,6 +136,7 @@ func (l *Ledger) init() error {
 		for s := range l.limit {
 			l.limit[s] = l.path.Limit(netpath.Scope(s))
 		}
+		l.limit[netpath.Destination] = toDestination(l.path)
 		l.accounts = make(map[netpath.Key]*account)
 		l.crowded = make(map[*account]struct{})
 		l.failing = make(map[*account]struct{})
@@ -145,6 +146,15 @@ func (l *Ledger) init() error {
 		}
 	})
 	return l.bad
+}
+
+// toDestination is how many flows to one destination there may be. Where a NAT counts sources
+// and nobody has named one (Dialer.Sources), it is one.
+func toDestination(p netpath.Profile) int {
+	if n := p.Limit(netpath.Destination); n != netpath.None {
+		return n
+	}
+	return p.Limit(netpath.SourceDestination)
 }
 
 // owing returns copies of the candidates that know the accounts which a flow to

@@ -197,9 +197,6 @@ func (p Profile) Limit(s Scope) int {
 			n = l.N
 		}
 	}
-	if n == None && s == Destination {
-		return p.Limit(SourceDestination) // for flows whose source nobody has said: it is one
-	}
 	if n != None && p.Sharers > 1 {
 		n = max(1, n*9/10/p.Sharers)
 	}
