@@ -350,6 +350,9 @@ func (r *Reservation) another(last candidate) (*flow, candidate) {
 			req := r.request
 			req.candidates = r.candidates[i : i+1]
 			if f := r.dialer.ledger().tryReserve(req); f != nil {
+				if len(c.owes) > 0 {
+					r.dialer.ledger().scope.Taken(c.dst, false)
+				}
 				r.candidates = slices.Delete(r.candidates, i, i+1)
 				return f, c
 			}

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // enqueueLocked puts a dial into the queue of every account of every candidate:
@@ -151,9 +153,14 @@ func (l *Ledger) firstOfLocked(o owner) (first *waiter) {
 // fullestLocked returns the account that stands most in the way of w.
 func (l *Ledger) fullestLocked(w *waiter) *account {
 	var worst *account
+	least := 0
 	for _, c := range w.claims {
-		if worst == nil || c.account.total > worst.total {
-			worst = c.account
+		left := unlimited
+		if c.account.limit != netpath.None {
+			left = c.account.limit - c.account.total
+		}
+		if worst == nil || left < least {
+			worst, least = c.account, left
 		}
 	}
 	return worst

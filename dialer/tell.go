@@ -34,6 +34,9 @@ func snapshots(of weak.Pointer[Ledger]) func() telemetry.Snapshot {
 func (l *Ledger) snapshot() telemetry.Snapshot {
 	s := telemetry.Snapshot{Reused: make(map[*telemetry.Peer]uint64), Waiting: make(map[string]int)}
 	for _, a := range l.Accounts() {
+		if a.Key.Scope() == netpath.Sockets {
+			continue // they are no ports
+		}
 		t := telemetry.Account{Peer: a.Key.Dest, Limit: a.Limit, Active: a.Active, Idle: a.Idle, Dialing: a.Asked + a.Dialing, Cooling: a.Closing}
 		for _, n := range a.Cooling {
 			t.Cooling += n
@@ -69,9 +72,9 @@ func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, wait
 		l.scope.Wait(ctx, "", r.address, 0, began, err)
 		l.tellRefused(r.address, err)
 	}
-	if err == nil && f.pressed {
+	if err == nil && f.pressed && l.scope.Due("budget", r.address) {
 		a := l.fullest(r.candidates[at])
-		l.scope.Warn("budget", a.Key.String(), "four fifths of the ports to one destination are taken", "address", r.address, "account", a.String())
+		l.scope.Warn("budget", r.address, "four fifths of the ports to one destination are taken", "address", r.address, "account", a.String())
 	}
 }
 
@@ -112,7 +115,7 @@ func (k *keeper) reused() uint64 {
 // tellEnded tells that the connection is closed, and warns of what should not have been.
 func (k *keeper) tellEnded(e Event) {
 	scope := k.dialer.ledger().scope
-	scope.Closed(k.peer, k.why(e), k.reused())
+	defer scope.Closed(k.peer, k.why(e), k.reused()) // last: from then on the peer may make way for another
 	if e.Ending.How == keepalive.TimedOut {
 		var silence time.Duration
 		if why := blackhole(e.Err); why != nil {

@@ -308,12 +308,12 @@ func (c *conn) close(cause error) {
 // unwanted reports whether cause, for which a connection is closed, is a wish of this side.
 func unwanted(cause error) bool {
 	r := reasonOf(cause)
-	return r != pool.Discarded && r != pool.Failed && r != pool.Spent || errors.Is(cause, errLast) || errors.Is(cause, errDoubtful)
+	return r != pool.Discarded && r != pool.Failed && r != pool.Spent || errors.Is(cause, errLast)
 }
 
 // reasonOf is the pool's reason for which a connection is closed.
 func reasonOf(cause error) pool.Reason {
-	if errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved) {
+	if errors.Is(cause, errNotNeeded) || errors.Is(cause, errMoved) || errors.Is(cause, errDoubtful) {
 		return pool.Retired
 	}
 	r := pool.Discarded

@@ -82,7 +82,7 @@ func (t *Transport) send(req *http.Request) (*http.Response, error) {
 		}
 		if replays.allow(x) && t.affords(x) && replays.pause(req, x.fate) == nil {
 			if again, fresh := b.rewind(sent); again != nil {
-				if replays.lost == mayLose {
+				if x.fate == lost && replays.lost == mayLose && x.conn.shared {
 					x.distrust()
 				}
 				telemetry.Replayed(req.Context(), err)
@@ -150,9 +150,10 @@ func isCause(ctx context.Context, err error) bool {
 	return cause != nil && reflect.TypeOf(cause).Comparable() && err == cause
 }
 
-// distrust has the connections on x's way that have not answered since x began carry no more
-// requests: what those on which it was lost have met, these may have met too, and whoever
-// tries them all in turn loses a request that may only be sent so often.
+// distrust has the shared connections on x's way that have not answered since x began carry no
+// more requests: what those on which it was lost have met, these may have met too, and whoever
+// tries them all in turn loses a request that may only be sent so often. There are few of them.
+// Of HTTP/1 there may be many, and a request that its server dies of would close them all.
 func (x *exchange) distrust() {
 	w := x.conn.way
 	for r, p := range w.stock.group.Pools() {
@@ -161,7 +162,7 @@ func (x *exchange) distrust() {
 		}
 		p.Retire(errDoubtful, func(c *conn) bool {
 			info, err := c.flow.Info()
-			return err != nil || info.LastProof > time.Since(x.began)
+			return err == nil && info.LastProof > time.Since(x.began)
 		})
 	}
 }

@@ -35,6 +35,7 @@ type Connector struct {
 	epoch   time.Time     // clock counts from here
 	joined  sync.Once     // those of whom the ledger tells
 	told    atomic.Pointer[telemetry.Database]
+	named   atomic.Pointer[string] // where the first connection led
 	closed  atomic.Bool
 }
 

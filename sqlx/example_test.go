@@ -9,7 +9,6 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/keepalive/netpath"
-	"github.com/natwise/natwise/pool"
 	"github.com/natwise/natwise/sqlx"
 )
 
@@ -126,17 +125,13 @@ func ExampleNewConnector() {
 	c := sqlx.NewConnector(connector, sqlx.Config{
 		Unbooked: true,
 		Max:      4,
-		Observe: func(e pool.Event) {
-			if e.Kind == pool.Opened {
-				fmt.Println("a connection was opened")
-			}
-		},
 	})
 	db := c.OpenDB()
 	defer db.Close()
 	db.Exec("SELECT 1")
 	db.Exec("SELECT 2") // on the same
-	// Output: a connection was opened
+	fmt.Println(c.Stats().Opened, "connection was opened")
+	// Output: 1 connection was opened
 }
 
 // What the driver dials for database/sql is told from what it dials by itself, such as

@@ -352,6 +352,7 @@ func TestAStrangerGetsThePortOfAnIdleConnection(t *testing.T) {
 			defer c.Close()
 		}
 		s.must("insert")
+		synctest.Wait() // until those that are closed are told
 		if reclaimed.Load() == 0 {
 			t.Errorf("nothing was reclaimed: %v", s.of.Stats().Closed)
 		}

@@ -60,7 +60,9 @@ func (n *Connector) observe(e pool.Event) {
 	case pool.Waited:
 		n.tellWait(e)
 	case pool.Beaten:
-		n.scope().Name(n.address()).Beaten(e.Err)
+		if address := n.address(); address != "" {
+			n.scope().Name(address).Beaten(e.Err)
+		}
 	case pool.Leaked:
 		n.scope().Warn("leak", n.name(), "a connection was not given back for long", "pool", n.name(), "took", e.Place, "for", e.Took)
 	}

@@ -10,8 +10,20 @@ import (
 
 func (n *Connector) scope() *telemetry.Scope { return n.dialer.base().Telemetry() }
 
-// name is what telemetry calls the pool. "": the driver has not said yet where it dials.
-func (n *Connector) name() string { return cmp.Or(n.cfg.Name, n.address()) }
+// name is what telemetry calls the pool: without a Name where its first connection led, for
+// ever. "": there was none yet.
+func (n *Connector) name() string { return cmp.Or(n.cfg.Name, n.first()) }
+
+func (n *Connector) first() string {
+	if first := n.named.Load(); first != nil {
+		return *first
+	}
+	if address := n.address(); address != "" {
+		n.named.CompareAndSwap(nil, &address)
+		return *n.named.Load()
+	}
+	return ""
+}
 
 func (n *Connector) address() string {
 	if last := n.last.Load(); last != nil {

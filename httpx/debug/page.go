@@ -33,7 +33,7 @@ type Page struct {
 
 	// Allow says who may see the page. Nil: who comes from a loopback address and asks for
 	// localhost, which behind a proxy on the same machine is everybody. Another site's scripts
-	// never may.
+	// may not; behind a name that its owner can point anywhere, check the Host too.
 	Allow func(*http.Request) bool
 
 	recorder recorder

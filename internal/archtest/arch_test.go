@@ -51,6 +51,8 @@ var borrowed = map[string][]string{
 	otel + "/attribute":                {"internal/telemetry"},
 	otel + "/codes":                    {"internal/telemetry"},
 	otel + "/metric":                   {"internal/telemetry", "dialer"}, // the field of the provider
+	otel + "/metric/noop":              {"internal/telemetry"},
+	otel + "/trace/noop":               {"internal/telemetry"},
 	otel + "/semconv/v1.43.0":          {"internal/telemetry"},
 	otel + "/semconv/v1.43.0/dbconv":   {"internal/telemetry"},
 	otel + "/semconv/v1.43.0/httpconv": {"internal/telemetry"},

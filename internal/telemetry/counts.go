@@ -83,10 +83,10 @@ func (s *Scope) evictLocked() bool {
 			at, oldest = a, p
 		}
 	}
-	if oldest == nil {
-		return false
+	if oldest == nil || len(s.evicted) >= most && s.collected {
+		return false // what was evicted would go backwards if it came back
 	}
-	if len(s.evicted) >= most { // nobody collects
+	if len(s.evicted) >= most { // and nobody has ever collected
 		s.foldLocked()
 	}
 	delete(s.peers, at)

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"maps"
 	"time"
 )
 
@@ -52,6 +53,19 @@ func (s *Scope) Warn(kind, about, text string, args ...any) {
 	s.cfg.Logger.WarnContext(context.Background(), "natwise: "+text, args...)
 }
 
+// Due reports whether Warn would tell. If not, what would have been told is counted: there is no
+// need to find out what that is.
+func (s *Scope) Due(kind, about string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.journal.told[subject{kind, about}]
+	if t == nil || time.Since(t.at) >= quiet {
+		return true
+	}
+	t.silent++
+	return false
+}
+
 func (s *Scope) note(kind, about, text string) (times int, due bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,12 +78,16 @@ func (s *Scope) note(kind, about, text string) (times int, due bool) {
 		return 0, false
 	}
 	if t == nil {
-		if t = new(telling); len(j.told) >= most { // most of them are long over
-			j.told = nil
+		if len(j.told) >= most {
+			maps.DeleteFunc(j.told, func(_ subject, t *telling) bool { return now.Sub(t.at) >= quiet })
+		}
+		if len(j.told) >= most {
+			return 0, false // so many in a minute are more than anybody reads
 		}
 		if j.told == nil {
 			j.told = make(map[subject]*telling)
 		}
+		t = new(telling)
 		j.told[of] = t
 	}
 	times = t.silent + 1

@@ -115,6 +115,7 @@ func (s *Scope) observe(o metric.Observer) {
 	pools := s.Pools()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.collected = true
 	s.foldLocked()
 	s.observeAccountsLocked(o, held.Accounts)
 	for p, live := range held.Reused {
@@ -348,7 +349,14 @@ type Database struct {
 
 // Database returns what records for the pool that is called name.
 func (s *Scope) Database(name string) *Database {
-	l := labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(cmp.Or(name, other))}}
+	if name == "" {
+		return s.unnamed
+	}
+	return s.database(name)
+}
+
+func (s *Scope) database(name string) *Database {
+	l := labels{attrs: []attribute.KeyValue{semconv.DBClientConnectionPoolName(name)}}
 	return &Database{told: &s.told, with: l.with("").record}
 }
 

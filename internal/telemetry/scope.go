@@ -9,6 +9,7 @@
 package telemetry
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"runtime"
@@ -20,8 +21,10 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
 const library = "github.com/natwise/natwise"
@@ -64,10 +67,13 @@ type Scope struct {
 	mu        sync.Mutex // guards the fields below; never held while the ledger or a pool is asked
 	peers     map[netip.AddrPort]*Peer
 	evicted   map[netip.AddrPort]*Peer // since the last collection
+	collected bool                     // there was one
 	otherPeer *Peer
 	names     map[string]*Name
 	otherName *Name
 	pools     []*member
+	pruneAt   int // how many of them there are to be before those that are gone are forgotten
+	unnamed   *Database
 	journal   journal
 }
 
@@ -76,6 +82,21 @@ type Scope struct {
 func New(cfg Config) *Scope {
 	s := &Scope{cfg: cfg, peers: make(map[netip.AddrPort]*Peer), evicted: make(map[netip.AddrPort]*Peer), names: make(map[string]*Name)}
 	s.otherPeer = newPeer(attribute.String(string(semconv.NetworkPeerAddressKey), other))
+	s.tracer, s.told = tracenoop.Tracer{}, newInstruments(metricnoop.Meter{})
+	s.connect()
+	s.otherName = newName(&s.told, other)
+	s.unnamed = s.database(other)
+	return s
+}
+
+// connect begins to tell the providers. One that panics, such as a nil pointer, is told nothing.
+func (s *Scope) connect() {
+	defer func() {
+		if v := recover(); v != nil {
+			otel.Handle(fmt.Errorf("natwise: a provider of OpenTelemetry's has panicked: %v", v))
+		}
+	}()
+	cfg := s.cfg
 	tracers, meters := cfg.TracerProvider, cfg.MeterProvider
 	if tracers == nil {
 		tracers = otel.GetTracerProvider()
@@ -90,14 +111,12 @@ func New(cfg Config) *Scope {
 	}
 	meter := meters.Meter(library, options...)
 	s.told = newInstruments(meter)
-	s.otherName = newName(&s.told, other)
 	registered, err := meter.RegisterCallback(observer(weak.Make(s)), s.told.observed()...)
 	if err != nil {
 		otel.Handle(err)
-		return s
+		return
 	}
 	runtime.AddCleanup(s, func(r metric.Registration) { r.Unregister() }, registered)
-	return s
 }
 
 // Join has of asked for its pools at each collection, for as long as it lives and says so:
@@ -106,12 +125,19 @@ func Join[T any](s *Scope, of *T, pools func(of *T) (pools []Pool, alive bool)) 
 	joined := weak.Make(of)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pools = append(s.pools, &member{func() ([]Pool, bool) {
-		if of := joined.Value(); of != nil {
-			return pools(of)
-		}
-		return nil, false
-	}})
+	if len(s.pools) >= s.pruneAt { // nobody collects, or they come and go
+		s.pools = slices.DeleteFunc(s.pools, func(m *member) bool { return m.gone() })
+		s.pruneAt = 2*len(s.pools) + 16
+	}
+	s.pools = append(s.pools, &member{
+		ask: func() ([]Pool, bool) {
+			if of := joined.Value(); of != nil {
+				return pools(of)
+			}
+			return nil, false
+		},
+		gone: func() bool { return joined.Value() == nil },
+	})
 }
 
 // Pools returns what the pools above the ledger hold now.
@@ -133,7 +159,8 @@ func (s *Scope) Pools() (all []Pool) {
 
 // A member is somebody who has joined.
 type member struct {
-	ask func() (pools []Pool, alive bool)
+	ask  func() (pools []Pool, alive bool)
+	gone func() bool
 }
 
 // A Pool is what a pool of connections, or one for each address, holds at one moment.

@@ -59,8 +59,9 @@ func fail(span trace.Span, err error) {
 	if err == nil {
 		return
 	}
-	span.SetStatus(codes.Error, err.Error())
-	span.SetAttributes(semconv.ErrorTypeKey.String(ErrorType(err)))
+	kind := ErrorType(err) // and not its text, which may be anybody's and hold anything
+	span.SetStatus(codes.Error, kind)
+	span.SetAttributes(semconv.ErrorTypeKey.String(kind))
 }
 
 // Used tells the span in ctx of the connection that serves it: its port, which is what the
@@ -175,13 +176,15 @@ func (u *Setup) End(err error) {
 	defer span.End()
 	at := span.SpanContext()
 	u.span.Store(&at)
+	u.mu.Lock()
+	phases := u.phases
+	u.phases = nil // the connection keeps the rest
+	u.mu.Unlock()
 	if !span.IsRecording() {
 		return
 	}
 	fail(span, err)
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, p := range u.phases {
+	for _, p := range phases {
 		_, part := u.scope.tracer.Start(ctx, p.name, trace.WithTimestamp(p.began))
 		fail(part, p.err)
 		part.End(trace.WithTimestamp(p.end))
