@@ -18,11 +18,12 @@ func (n *Connector) first() string {
 	if first := n.named.Load(); first != nil {
 		return *first
 	}
-	if address := n.address(); address != "" {
-		n.named.CompareAndSwap(nil, &address)
-		return *n.named.Load()
+	last := n.last.Load()
+	if last == nil {
+		return ""
 	}
-	return ""
+	n.named.CompareAndSwap(nil, &last.address)
+	return *n.named.Load()
 }
 
 func (n *Connector) address() string {
@@ -37,8 +38,9 @@ func (n *Connector) database() *telemetry.Database {
 	if d := n.told.Load(); d != nil {
 		return d
 	}
-	d := n.scope().Database(n.name())
-	if n.name() != "" {
+	name := n.name()
+	d := n.scope().Database(name)
+	if name != "" {
 		n.told.Store(d)
 	}
 	return d
