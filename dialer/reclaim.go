@@ -166,10 +166,11 @@ func (l *Ledger) revokedLocked(fs ...*flow) []victim {
 // next Unpark, or by their pending Read.
 func (l *Ledger) retire(victims []victim) {
 	for _, v := range victims {
-		if v.conn.Retire() {
-			if l.resetIsSooner() {
-				v.conn.EndSoonest()
-			}
+		retire := v.conn.Retire
+		if l.resetIsSooner() {
+			retire = v.conn.RetireSoonest
+		}
+		if retire() {
 			if v.why != nil {
 				l.mu.Lock()
 				v.why.reclaimed++

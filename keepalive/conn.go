@@ -418,10 +418,18 @@ func (c *Conn) Peek() (unread int, err error) {
 // Retire ends the turn of a parked connection for good and reports whether it
 // was parked: then the caller closes it, and every Write answers ErrRetired.
 // Whoever watches it by a Watcher is told.
-func (c *Conn) Retire() bool {
+func (c *Conn) Retire() bool { return c.retire(false) }
+
+// RetireSoonest is Retire, and EndSoonest before anybody is told, who may close it too.
+func (c *Conn) RetireSoonest() bool { return c.retire(true) }
+
+func (c *Conn) retire(soonest bool) bool {
 	was := c.l.state.Load()
 	if was&stateMask != parked || !c.l.state.CompareAndSwap(was, was|retired) {
 		return false
+	}
+	if soonest {
+		c.EndSoonest()
 	}
 	c.tell()
 	return true

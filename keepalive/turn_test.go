@@ -211,6 +211,31 @@ func TestTheEndingIsToldOnce(t *testing.T) {
 	}
 }
 
+// Whoever is told of the end may close it before the caller of Retire does.
+func TestAConnectionThatIsRetiredSoonestIsEndedByRSTWhoeverClosesIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		retire func(*keepalive.Conn) bool
+		how    keepalive.How
+	}{
+		"retired":         {(*keepalive.Conn).Retire, keepalive.FINByUs},
+		"retired soonest": {(*keepalive.Conn).RetireSoonest, keepalive.RSTByUs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var w keepalive.Watcher
+			told := newEar()
+			conn := keepalive.Watch(&queue{Conn: new(stub)}, keepalive.Plan{}, told.tell)
+			conn.Park(conn.Turn())
+			w.Watch(conn, func() { conn.Close() })
+			if !c.retire(conn) {
+				t.Fatal("it was not parked")
+			}
+			if end := told.ending(t); end.How != c.how {
+				t.Errorf("it was ended by %v, not %v", end.How, c.how)
+			}
+		})
+	}
+}
+
 func TestADroppedConnectionIsFoundAndClosed(t *testing.T) {
 	under, told := new(stub), newEar()
 	drop := func() { keepalive.Watch(under, keepalive.Plan{}, told.tell).Write([]byte("x")) }
