@@ -81,8 +81,9 @@ func (s *Scope) note(kind, about, text string) (times int, due bool) {
 		if len(j.told) >= most {
 			maps.DeleteFunc(j.told, func(_ subject, t *telling) bool { return now.Sub(t.at) >= quiet })
 		}
-		if len(j.told) >= most {
-			return 0, false // so many in a minute are more than anybody reads
+		if len(j.told) >= most { // so many in a minute are more than anybody reads
+			j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: 1})
+			return 0, false
 		}
 		if j.told == nil {
 			j.told = make(map[subject]*telling)
@@ -92,14 +93,17 @@ func (s *Scope) note(kind, about, text string) (times int, due bool) {
 	}
 	times = t.silent + 1
 	*t = telling{at: now}
-	r := Record{At: now, Kind: kind, About: about, Text: text, Times: times}
+	j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: times})
+	return times, true
+}
+
+func (j *journal) keep(r Record) {
 	if len(j.kept) < records {
 		j.kept = append(j.kept, r)
-	} else {
-		j.kept[j.next] = r
-		j.next = (j.next + 1) % records
+		return
 	}
-	return times, true
+	j.kept[j.next] = r
+	j.next = (j.next + 1) % records
 }
 
 // Records returns what was warned of, the latest last.
