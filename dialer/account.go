@@ -184,6 +184,14 @@ func (a *account) full(limit, flows int, control bool) bool {
 	return a.total >= limit-a.reserve()
 }
 
+// left is how many ports may be taken yet.
+func (a *account) left() int {
+	if a.limit == netpath.None {
+		return unlimited
+	}
+	return a.limit - a.total
+}
+
 // scarce reports whether a port that comes free soon is worth something.
 func (a *account) scarce() bool {
 	return a.limit != netpath.None && (a.waiting > 0 || a.total*5 >= a.limit*4)

@@ -26,7 +26,7 @@ type keeper struct {
 
 	peer   *telemetry.Peer
 	uses   atomic.Uint64          // exchanges that were begun, as pools say
-	serves atomic.Int32           // of those under way
+	serves atomic.Int32           // of those under way, where a connection carries several
 	reason atomic.Pointer[string] // why its owner closes it; nil: nobody said
 }
 

@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 // enqueueLocked puts a dial into the queue of every account of every candidate:
@@ -153,14 +151,9 @@ func (l *Ledger) firstOfLocked(o owner) (first *waiter) {
 // fullestLocked returns the account that stands most in the way of w.
 func (l *Ledger) fullestLocked(w *waiter) *account {
 	var worst *account
-	least := 0
 	for _, c := range w.claims {
-		left := unlimited
-		if c.account.limit != netpath.None {
-			left = c.account.limit - c.account.total
-		}
-		if worst == nil || left < least {
-			worst, least = c.account, left
+		if worst == nil || c.account.left() < worst.left() {
+			worst = c.account
 		}
 	}
 	return worst

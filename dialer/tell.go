@@ -68,8 +68,9 @@ func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, wait
 		l.scope.Taken(c.dst, waited)
 	}
 	if waited && r.itself {
-		l.scope.Name(r.address).Waited(ctx, time.Since(began), err)
-		l.scope.Wait(ctx, "", r.address, 0, began, err)
+		took := time.Since(began)
+		l.scope.Name(r.address).Waited(ctx, took, err)
+		l.scope.Wait(ctx, "", r.address, 0, took, err)
 		l.tellRefused(r.address, err)
 	}
 	if err == nil && f.pressed && l.scope.Due("budget", r.address) {
@@ -84,6 +85,9 @@ func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, wait
 func (d *Dialer) Refused(address string, err error) { d.ledger().tellRefused(address, err) }
 
 func (l *Ledger) tellRefused(address string, err error) {
+	if err == nil {
+		return // as almost always, and without the memory that As takes
+	}
 	var refused *BudgetError
 	if !errors.As(err, &refused) {
 		return
@@ -98,8 +102,8 @@ func (l *Ledger) fullest(c candidate) (fullest Account) {
 	defer l.mu.Unlock()
 	left := unlimited
 	for _, k := range c.owes {
-		if a := l.accounts[k]; a != nil && a.limit != netpath.None && a.limit-a.total < left {
-			left, fullest = a.limit-a.total, l.snapshotLocked(time.Now(), a)
+		if a := l.accounts[k]; a != nil && a.left() < left {
+			left, fullest = a.left(), l.snapshotLocked(time.Now(), a)
 		}
 	}
 	return fullest

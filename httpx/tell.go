@@ -1,8 +1,6 @@
 package httpx
 
 import (
-	"time"
-
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
 )
@@ -15,7 +13,7 @@ func (s *stock) tell() (pools []telemetry.Pool, alive bool) {
 		pools = append(pools, telemetry.Pool{
 			Kind: "http", Name: r.String(), Address: r.leads(), Scheme: r.scheme,
 			Idle: is.Idle, Active: is.Size - is.Idle - is.Asking - is.Connecting - is.Closing,
-			Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait, Opened: is.Opened, Reused: is.Reused,
+			Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
 		})
 	}
 	return pools, !s.closed.Load()
@@ -43,9 +41,7 @@ func (w *way) observe(e pool.Event) {
 	switch e.Kind {
 	case pool.Waited:
 		w.name.Waited(e.Context, e.Took, e.Err)
-		if telemetry.Recording(e.Context) {
-			w.stock.scope.Wait(e.Context, "HTTP", w.leads(), e.Ahead, time.Now().Add(-e.Took), e.Err)
-		}
+		w.stock.scope.Wait(e.Context, "HTTP", w.leads(), e.Ahead, e.Took, e.Err)
 		w.stock.dialer.Refused(w.leads(), e.Err)
 	case pool.Closed:
 		w.name.Aged(w.scheme, e.Took)

@@ -2,7 +2,6 @@ package sqlx
 
 import (
 	"cmp"
-	"time"
 
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
@@ -53,7 +52,6 @@ func (n *Connector) tell() (pools []telemetry.Pool, alive bool) {
 	return []telemetry.Pool{{
 		Kind: "sql", Name: n.name(), Address: n.address(),
 		Idle: is.Idle, Active: is.InUse, Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
-		Opened: is.Opened, Reused: is.Reused,
 		DB: &telemetry.DB{Max: is.Max, MinIdle: is.MinIdle, Timeouts: is.Timeouts},
 	}}, !n.closed.Load()
 }
@@ -64,8 +62,6 @@ func (n *Connector) tellWait(e pool.Event) {
 	if address := n.address(); address != "" {
 		n.scope().Name(address).Waited(e.Context, e.Took, e.Err)
 	}
-	if telemetry.Recording(e.Context) {
-		n.scope().Wait(e.Context, "DB", n.name(), e.Ahead, time.Now().Add(-e.Took), e.Err)
-	}
+	n.scope().Wait(e.Context, "DB", n.name(), e.Ahead, e.Took, e.Err)
 	n.dialer.base().Refused(n.name(), e.Err)
 }

@@ -154,15 +154,7 @@ func (s *sight) learned(k netpath.Key) (idle seconds, grade string) {
 // everywhere adds the counts of all destinations.
 func (s *sight) everywhere() (all telemetry.Counts) {
 	for _, c := range s.counts {
-		all.Opened += c.Opened
-		all.Failed += c.Failed
-		all.Waited += c.Waited
-		all.Rejected += c.Rejected
-		all.Reused += c.Reused
-		all.Blackholes += c.Blackholes
-		if c.LastBlackhole.After(all.LastBlackhole) {
-			all.LastBlackhole = c.LastBlackhole
-		}
+		all.Add(c)
 	}
 	return all
 }

@@ -45,14 +45,8 @@ func newPeer(attrs ...attribute.KeyValue) *Peer {
 	return &Peer{labels: labels{attrs: attrs}, counts: Counts{Closed: make(map[string]uint64)}}
 }
 
-// PeerAt returns the destination at a, or the one that stands for all the rest, as the zero
+// peerLocked returns the destination at a, or the one that stands for all the rest, as the zero
 // address does: only those without connections make way for others.
-func (s *Scope) PeerAt(a netip.AddrPort) *Peer {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.peerLocked(a)
-}
-
 func (s *Scope) peerLocked(a netip.AddrPort) *Peer {
 	p := s.peers[a]
 	if p == nil && a.IsValid() && (len(s.peers) < most || s.evictLocked()) {
@@ -97,12 +91,13 @@ func (s *Scope) evictLocked() bool {
 // foldLocked adds what was evicted to the rest.
 func (s *Scope) foldLocked() {
 	for _, p := range s.evicted {
-		s.otherPeer.counts.add(p.counts)
+		s.otherPeer.counts.Add(p.counts)
 	}
 	clear(s.evicted)
 }
 
-func (c *Counts) add(d Counts) {
+// Add adds d to c. The zero Counts may be added to.
+func (c *Counts) Add(d Counts) {
 	c.Dialed += d.Dialed
 	c.Waited += d.Waited
 	c.Rejected += d.Rejected
@@ -112,6 +107,9 @@ func (c *Counts) add(d Counts) {
 	c.Blackholes += d.Blackholes
 	if d.LastBlackhole.After(c.LastBlackhole) {
 		c.LastBlackhole = d.LastBlackhole
+	}
+	if c.Closed == nil {
+		c.Closed = make(map[string]uint64)
 	}
 	for reason, n := range d.Closed {
 		c.Closed[reason] += n
@@ -140,12 +138,12 @@ func (s *Scope) Counts() map[netip.AddrPort]Counts {
 // goroutines.
 type Name struct {
 	told   *instruments
-	labels labels // guarded by mu
 	plain  []metric.RecordOption
 	recent waits
 	beats  [2]atomic.Uint64 // answered, and not
 
-	mu sync.Mutex
+	mu     sync.Mutex // guards labels
+	labels labels
 }
 
 func newName(told *instruments, address string) *Name {

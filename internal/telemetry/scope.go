@@ -170,11 +170,10 @@ type Pool struct {
 	Address string // host:port that it dials; "" where nobody knows yet
 	Scheme  string // http: of the requests
 
-	Idle, Active   int // connections
-	Requests       int // that have one; more than connections where these are shared
-	Waiting        int // requests
-	OldestWait     time.Duration
-	Opened, Reused uint64
+	Idle, Active int // connections
+	Requests     int // that have one; more than connections where these are shared
+	Waiting      int // requests
+	OldestWait   time.Duration
 
 	DB *DB // for a database's
 }

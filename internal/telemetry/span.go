@@ -15,16 +15,14 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// Recording reports whether anybody follows what is done with ctx. Only then is it worth
-// the trouble to look closer.
-func Recording(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
-
-// Wait draws the span of a wait for a connection that is over, below the caller's: protocol
-// is "HTTP" or "", and address host:port, or "DB" and the name of a pool.
-func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, began time.Time, err error) {
-	if !Recording(ctx) {
+// Wait draws the span of a wait for a connection that is just over, below the caller's, if
+// anybody follows that: protocol is "HTTP" or "", and address host:port, or "DB" and the name
+// of a pool.
+func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, took time.Duration, err error) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
 		return
 	}
+	began := time.Now().Add(-took)
 	attrs := append(named(protocol, address), attribute.Int("natwise.wait.position", ahead+1))
 	_, span := s.tracer.Start(ctx, spanName(protocol, "wait_for_connection", address), trace.WithTimestamp(began), trace.WithAttributes(attrs...))
 	fail(span, err)

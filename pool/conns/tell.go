@@ -3,7 +3,6 @@ package conns
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
@@ -17,7 +16,6 @@ func (p *Pool) tell() (pools []telemetry.Pool, alive bool) {
 		pools = append(pools, telemetry.Pool{
 			Kind: "conns", Name: k.network + "://" + k.address, Address: k.address,
 			Idle: is.Idle, Active: is.InUse, Requests: is.InUse, Waiting: is.Waiting, OldestWait: is.OldestWait,
-			Opened: is.Opened, Reused: is.Reused,
 		})
 	}
 	return pools, !p.closed.Load()
@@ -30,9 +28,7 @@ func (p *Pool) observer(k key) func(pool.Event) {
 		switch e.Kind {
 		case pool.Waited:
 			name().Waited(e.Context, e.Took, e.Err)
-			if telemetry.Recording(e.Context) {
-				p.dialer.Telemetry().Wait(e.Context, "", k.address, e.Ahead, time.Now().Add(-e.Took), e.Err)
-			}
+			p.dialer.Telemetry().Wait(e.Context, "", k.address, e.Ahead, e.Took, e.Err)
 			p.dialer.Refused(k.address, e.Err)
 		case pool.Beaten:
 			if p.cfg.Beat != nil { // else it was only looked at
