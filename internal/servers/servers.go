@@ -31,7 +31,10 @@ import (
 	"time"
 )
 
-const patience = 10 * time.Second // for a start or an end, on a busy machine
+const (
+	patience = time.Minute      // for a start or an end, on a busy machine
+	attempt  = 10 * time.Second // for an answer while it starts
+)
 
 // A Server is a program that ends with its test, and whose log is shown if the
 // test fails. Its methods may be called by many goroutines: what goes wrong
@@ -291,14 +294,14 @@ func (s *Server) startLocked() error {
 func (s *Server) probe() error {
 	var c net.Conn
 	err := s.at.inside(func() (err error) {
-		c, err = net.DialTimeout("tcp", s.Addr(), patience)
+		c, err = net.DialTimeout("tcp", s.Addr(), attempt)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
+	c.SetDeadline(time.Now().Add(attempt))
 	if _, err := io.WriteString(c, s.hello); err != nil {
 		return err
 	}
