@@ -14,7 +14,8 @@ import (
 // at one moment. It is a copy: keep it, print it.
 type Account struct {
 	Key   netpath.Key
-	Limit int // this process's part, or netpath.None
+	Limit int           // this process's part, or netpath.None
+	Grade netpath.Grade // of Limit: Path's own, or netpath.Learned, from dials that found no port
 
 	// Each flow is in one of these states, and each takes up one port.
 	Asked   int                 // permission given, no SYN sent yet
@@ -108,6 +109,8 @@ type account struct {
 	waiting int      // claims in all shares
 	live    flowList // asked to closing, where this account is the flow's first
 	failing *failing // dials to this address fail; nil: they do not
+	lesson  *lesson  // what limit was learned from; nil: it is what Path says
+	most    int      // flows that it held when a dial was answered
 
 	reclaiming int       // flows ended for somebody who waited, their ports not free yet
 	reclaimAt  time.Time // when to look for the next; zero: not before something happens

@@ -26,6 +26,9 @@ func (l *Ledger) openLocked(k netpath.Key) *account {
 		a = new(account)
 	}
 	a.key, a.limit = k, l.limit[k.Scope()]
+	if a.lesson = l.lessons[k]; a.lesson != nil {
+		a.limit = a.lesson.limit
+	}
 	l.accounts[k] = a
 	l.widest = max(l.widest, len(l.accounts))
 	return a
@@ -140,7 +143,7 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 		if s := a.share(r.owner); s != nil {
 			flows = s.flows
 		}
-		limit := l.rampedLocked(now, a)
+		limit := l.rampedLocked(now, a) + a.moreLocked(now)
 		if !l.Shadow && (a.full(limit, flows, r.control) || fresh && a.waiting > 0 && flows > 0 && !r.control) {
 			room.ports = -1
 			return

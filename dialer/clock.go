@@ -79,6 +79,9 @@ func (l *Ledger) armLocked(now time.Time) {
 		if !a.reclaimAt.IsZero() {
 			sooner(a.reclaimAt)
 		}
+		if a.lesson != nil && a.lesson.next.After(now) {
+			sooner(a.lesson.next)
+		}
 		if l.rampedLocked(now, a) < a.limit {
 			sooner(now.Add(l.rampStep()))
 		}
@@ -116,7 +119,7 @@ func (l *Ledger) recheck() {
 // rampedLocked is the limit that holds while the ramp lasts.
 func (l *Ledger) rampedLocked(now time.Time, a *account) int {
 	step := l.rampStep()
-	if step <= 0 || a.limit < 2 || a.limit > rampLimit {
+	if step <= 0 || a.limit < 2 || a.limit > rampLimit || a.lesson != nil {
 		return a.limit
 	}
 	half := (a.limit + 1) / 2

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"runtime"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -41,9 +41,19 @@ type Dialer struct {
 	// Resolver looks names up. Nil: net.DefaultResolver.
 	Resolver Resolver
 
-	// Sources are the local addresses to dial from; a NAT that counts sources
-	// gives each its own ports. Empty: the system chooses. They need Dial nil.
-	Sources []netip.Addr
+	// Sources are where flows begin. Empty: the system chooses. They need Dial nil.
+	Sources []Source
+
+	// Hairpin has this host's own address dialed instead of a load balancer's that has
+	// this host for a backend: what the balancer maps back to its sender is lost. Host
+	// names, and what TLS verifies, stay as they are.
+	Hairpin map[netip.AddrPort]netip.AddrPort
+
+	// Proxy says through which proxy to dial address, as it was asked for: its URL with the
+	// scheme http (CONNECT), socks5 or socks5h, and a user where it wants one. A nil URL:
+	// through none. Names are looked up by the proxy, and it is the flow to the proxy that
+	// is booked. Nil: none is used.
+	Proxy func(network, address string) (*url.URL, error)
 
 	// Stagger is how long one address may take before the next is tried beside
 	// it, if there are ports to spare. Zero: 250 ms (RFC 8305). Negative: none
@@ -129,7 +139,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reservation, error) {
 	l := d.ledger()
 	if err := l.init(); err != nil {
-		return nil, &DialError{network, address, err}
+		return nil, dialError(network, address, err)
 	}
 	setup := telemetry.SetupOf(ctx) // a pool's, which goes on when this is over
 	own := setup == nil
@@ -145,7 +155,11 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 		if own {
 			setup.End(err)
 		}
-		return nil, &DialError{network, address, err}
+		failed := dialError(network, address, err)
+		if failed.Verdict == DNS {
+			l.tellVerdict(place{host: address}, address, DNS, "")
+		}
+		return nil, failed
 	}
 	want := d.request(ctx, t)
 	want.itself = own
@@ -184,7 +198,7 @@ func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation
 		d.observe(Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err})
 	}
 	if err != nil {
-		return nil, &DialError{t.network, t.address, err}
+		return nil, dialError(t.network, t.address, err)
 	}
 	res := &Reservation{dialer: d, target: t, request: r, flow: f}
 	res.candidates = slices.Clone(r.candidates) // a waiter may still look at its own
@@ -243,7 +257,7 @@ var errUsed = errors.New("dialer: reservation used twice")
 // the rest. The error is a *DialError.
 func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 	if !r.used.CompareAndSwap(false, true) {
-		return nil, &DialError{r.target.network, r.target.address, errUsed}
+		return nil, dialError(r.target.network, r.target.address, errUsed)
 	}
 	r.cleanup.Stop()
 	c, err := r.dial(ctx)
@@ -259,8 +273,11 @@ func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 		r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
 		return c, nil
 	}
+	if v, _ := explain(err); v == Exhausted { // found out by this very dial: from now on it waits
+		r.candidates = slices.Clone(r.target.candidates)
+	}
 	if len(r.candidates) == 0 || ctx.Err() != nil {
-		return nil, &DialError{r.target.network, r.target.address, err}
+		return nil, dialError(r.target.network, r.target.address, err)
 	}
 	rest, later := r.dialer.reserve(ctx, r.target, r.request) // the same owner's
 	if later == nil {
@@ -270,7 +287,7 @@ func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 		}
 		later = failed
 	}
-	return nil, &DialError{r.target.network, r.target.address, errors.Join(err, errors.Unwrap(later))}
+	return nil, dialError(r.target.network, r.target.address, errors.Join(err, errors.Unwrap(later)))
 }
 
 func (r *Reservation) connect(ctx context.Context) (*Conn, error) {
@@ -369,26 +386,79 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 		return nil, err
 	}
 	l.dial(f)
-	start := time.Now()
-	conn, err := d.connect(ctx, t.network, c)
-	took := time.Since(start)
-	t.setup.Phase("socket connect", c.dst.String(), start, err)
-	if err != nil {
-		l.scope.Failed(ctx, t.address, c.dst, took, err)
-		how, sent := dialEnding(err)
-		if !sent {
-			l.drop(f)
-		} else {
-			l.failed(f, how, err, conclusive(ctx, err, took))
-		}
-		d.observe(Event{Kind: Failed, Host: t.address, Remote: c.dst, Took: took, Err: err})
-		return nil, err
+	h := d.watchDial(ctx, t, c)
+	conn, err := d.connect(h.ctx, t.network, c)
+	took := time.Since(h.began)
+	h.settle(err)
+	switch {
+	case h.conn == nil:
+	case err == nil:
+		d.abandon(h, tried{h.conn, h.flow, h.took, nil})
+	default:
+		l.abandoned(f, err)
+		conn, f, took, err = h.conn, h.flow, h.took, nil
 	}
-	return d.watch(ctx, conn, t, f, c, took), nil
+	if err == nil {
+		l.answered(c.dst, took)
+	}
+	took = time.Since(h.began)
+	t.setup.Phase("socket connect", c.dst.String(), h.began, err)
+	if err == nil && t.via != nil {
+		return d.watchTunnel(ctx, conn, t, f, c, h)
+	}
+	if err != nil {
+		return nil, d.failed(ctx, h, f, err)
+	}
+	return d.watch(ctx, conn, t, f, c, took, len(h.tries)), nil
+}
+
+// failed books a dial that was not answered, or not as it should, and says what that means.
+func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judged {
+	l := d.ledger()
+	took := time.Since(h.began)
+	how, sent := dialEnding(err)
+	conclusive := conclusive(ctx, err, took)
+	j := h.explain(err, conclusive)
+	if j.verdict == PeerDown {
+		l.answered(h.way.dst, took)
+	}
+	l.scope.Failed(ctx, h.target.address, h.way.dst, took, j)
+	switch {
+	case !sent, h.reason != nil && j.verdict == Exhausted: // the NAT has nothing of it
+		l.drop(f)
+	default:
+		l.failed(f, how, j, conclusive && j.verdict != Hairpin)
+	}
+	if conclusive || j.verdict != Unknown {
+		l.tellVerdict(place{dst: h.way.dst}, h.target.address, j.verdict, j.evidence)
+	}
+	d.observe(Event{Kind: Failed, Host: h.target.address, Remote: h.way.dst, Took: took, Err: j.err,
+		Verdict: j.verdict, Evidence: j.evidence, Tries: len(h.tries)})
+	return j
+}
+
+// watchTunnel has the proxy at the other end of conn connect, and makes a Conn of that.
+func (d *Dialer) watchTunnel(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, h *hang) (*Conn, error) {
+	asking := ctx
+	if limit := d.timeout(); limit > 0 {
+		var cancel context.CancelFunc
+		asking, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	began := time.Now()
+	err := tunnel(asking, conn, t.via, t.address)
+	t.setup.Phase("proxy connect", t.address, began, err)
+	if err == nil {
+		return d.watch(ctx, conn, t, f, c, time.Since(h.began), len(h.tries)), nil
+	}
+	k := d.watch(ctx, conn, t, f, c, time.Since(h.began), len(h.tries))
+	k.Because("proxy")
+	k.Close()
+	return nil, &judged{Unknown, "", err}
 }
 
 // watch makes a Conn of a connection that is there.
-func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, took time.Duration) *Conn {
+func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, took time.Duration, tries int) *Conn {
 	l := d.ledger()
 	k := &keeper{dialer: d, target: t, way: c, flow: f, exempt: len(c.owes) == 0, born: time.Now(), local: addrPort(conn.LocalAddr())}
 	k.peer = l.scope.Opened(ctx, t.address, c.dst, took)
@@ -403,7 +473,12 @@ func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c 
 	if learned := k.plan(); learned != plan {
 		kc.Follow(learned) // just now
 	}
-	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused}))
+	stale := took >= staleAfter && metStale(kc)
+	if stale {
+		l.scope.Warn("stale", t.address, "an old socket of the far end answered first, which a flow that idled out has left",
+			"address", t.address, "remote", c.dst, "took", took)
+	}
+	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused, Tries: tries, Stale: stale}))
 	return &Conn{kc, l, f, k}
 }
 
@@ -470,6 +545,9 @@ func (d *Dialer) connect(ctx context.Context, network string, c candidate) (net.
 	if c.src.IsValid() {
 		nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.src, 0))
 	}
+	if c.src.IsValid() || c.device != "" {
+		nd.Control = binding(c.src, c.device)
+	}
 	return nd.DialContext(ctx, network, c.dst.String())
 }
 
@@ -521,129 +599,4 @@ func (d *Dialer) observe(e Event) {
 	if d.Observe != nil {
 		d.Observe(e)
 	}
-}
-
-// A target is a checked address with the ways to get there.
-type target struct {
-	network, address string // as they were asked for
-	host             string
-	candidates       []candidate
-	setup            *telemetry.Setup
-}
-
-// target checks what was asked for and resolves it.
-func (d *Dialer) target(ctx context.Context, network, address string) (target, error) {
-	t := target{network: network, address: address}
-	if err := checkNetwork(network); err != nil {
-		return t, err
-	}
-	if d.Dial != nil && len(d.Sources) > 0 {
-		return t, errors.New("dialer: Sources is set together with Dial, which cannot obey it")
-	}
-	if err := context.Cause(ctx); err != nil {
-		return t, err
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return t, err
-	}
-	t.host = host
-	if host == "" {
-		return t, &net.AddrError{Err: "empty host", Addr: address}
-	}
-	number, err := portNumber(ctx, network, port)
-	if err != nil {
-		return t, &net.AddrError{Err: err.Error(), Addr: address}
-	}
-	addrs, err := d.Lookup(ctx, network, host)
-	if err != nil {
-		return t, err
-	}
-	t.candidates, err = d.candidates(addrs, number)
-	return t, err
-}
-
-func checkNetwork(network string) error {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-		return nil
-	}
-	return net.UnknownNetworkError(network)
-}
-
-func portNumber(ctx context.Context, network, port string) (uint16, error) {
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		if n, err = net.DefaultResolver.LookupPort(ctx, network, port); err != nil {
-			return 0, errors.New("unknown port " + strconv.Quote(port))
-		}
-	}
-	if n < 1 || n > 65535 {
-		return 0, errors.New("port " + port + " is not within 1 to 65535")
-	}
-	return uint16(n), nil
-}
-
-// Lookup returns the addresses that a dial to host would choose from, once each, in the
-// resolver's order, which is the order of preference (RFC 6724). Of an address it returns
-// just that. The network is "tcp", "tcp4" or "tcp6", and says of which family they are. It
-// takes no longer than Timeout. The error is the Resolver's, or a *net.DNSError if the name
-// has no such address.
-func (d *Dialer) Lookup(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	if err := checkNetwork(network); err != nil {
-		return nil, err
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		return fit(network, host, []netip.Addr{a})
-	}
-	if t := d.timeout(); t > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t)
-		defer cancel()
-	}
-	var resolver Resolver = net.DefaultResolver
-	if d.Resolver != nil {
-		resolver = d.Resolver
-	}
-	addrs, err := resolver.LookupNetIP(ctx, "ip"+network[len("tcp"):], host)
-	if err != nil {
-		return nil, err
-	}
-	return fit(network, host, addrs)
-}
-
-// fit keeps the addresses of the wanted family, once each.
-func fit(network, host string, addrs []netip.Addr) ([]netip.Addr, error) {
-	var fits []netip.Addr
-	for _, a := range addrs {
-		a = a.Unmap()
-		if network == "tcp4" && !a.Is4() || network == "tcp6" && !a.Is6() || slices.Contains(fits, a) {
-			continue
-		}
-		fits = append(fits, a)
-	}
-	if len(fits) == 0 {
-		return nil, &net.DNSError{Err: "no address for " + network, Name: host, IsNotFound: true}
-	}
-	return fits, nil
-}
-
-// candidates are all addresses, from every source of their family.
-func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error) {
-	var cs []candidate
-	for _, a := range addrs {
-		dst := netip.AddrPortFrom(a, port)
-		if len(d.Sources) == 0 {
-			cs = append(cs, candidate{dst: dst})
-		}
-		for _, src := range d.Sources {
-			if src = src.Unmap(); src.Is4() == a.Is4() {
-				cs = append(cs, candidate{src: src, dst: dst})
-			}
-		}
-	}
-	if len(cs) == 0 {
-		return nil, &net.AddrError{Err: "no source address of its family in Dialer.Sources", Addr: addrs[0].String()}
-	}
-	return cs, nil
 }

@@ -55,21 +55,39 @@ type doubted struct {
 func (k *keeper) probeOthers() (asked []doubted) {
 	l := k.dialer.ledger()
 	for _, o := range l.detector.Owners(k.key()) {
-		d := doubted{keeper: o.(*keeper)}
-		if d.conn = l.conn(d.keeper.flow); d.conn == nil {
-			continue
-		}
-		var err error
-		if d.before, err = d.conn.Info(); err != nil {
-			continue // nobody can tell
-		}
-		urgent := d.keeper.plan()
-		urgent.Idle, urgent.Interval = proofEvery, proofEvery
-		if d.conn.Follow(urgent) == nil {
+		if d, ok := o.(*keeper).probe(); ok {
 			asked = append(asked, d)
 		}
 	}
 	return asked
+}
+
+// probe has the kernel probe the connection, if there is one and somebody can tell what
+// comes of it. Whoever calls it calls judge or answered.
+func (k *keeper) probe() (d doubted, ok bool) {
+	d = doubted{keeper: k, conn: k.dialer.ledger().conn(k.flow)}
+	if d.conn == nil {
+		return d, false
+	}
+	var err error
+	if d.before, err = d.conn.Info(); err != nil {
+		return d, false
+	}
+	urgent := k.plan()
+	urgent.Idle, urgent.Interval = proofEvery, proofEvery
+	return d, d.conn.Follow(urgent) == nil
+}
+
+// answered reports whether anything has come since the connection was probed, and lets it be
+// as it was. It says false, false while nobody can tell.
+func (d doubted) answered() (lives, told bool) {
+	i, err := d.conn.Info()
+	if err != nil {
+		return false, false
+	}
+	d.conn.Follow(d.keeper.plan())
+	lives = i.SegmentsIn > d.before.SegmentsIn
+	return lives, lives || i.Probes > 0 || i.Retransmits > 0
 }
 
 // judge ends the connection if nothing has come though it was asked for.

@@ -4,6 +4,7 @@ package dialer
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"syscall"
 )
@@ -16,6 +17,24 @@ func isLocal(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
 		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.EACCES,
-		syscall.EPERM, syscall.EINVAL, syscall.EAFNOSUPPORT, syscall.ENOBUFS,
+		syscall.EPERM, syscall.EINVAL, syscall.EAFNOSUPPORT, syscall.ENOBUFS, syscall.ENODEV,
 	}, errno)
+}
+
+// isReset reports whether a RST came later.
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
+
+// isUnreachable reports whether a router says so, or there is no way.
+func isUnreachable(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
+		syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.ENETDOWN,
+	}, errno)
+}
+
+// isOutOfPorts reports whether all local ports are taken: of a destination or, for a socket
+// that is bound to an address first, of that.
+func isOutOfPorts(err error) bool {
+	var call *os.SyscallError
+	return errors.As(err, &call) && (call.Syscall == "connect" && call.Err == syscall.EADDRNOTAVAIL || call.Err == syscall.EADDRINUSE)
 }

@@ -19,3 +19,16 @@ func isLocal(err error) bool {
 		windows.WSAEINVAL, windows.WSAEAFNOSUPPORT, windows.WSAENOBUFS,
 	}, errno)
 }
+
+func isReset(err error) bool { return errors.Is(err, windows.WSAECONNRESET) }
+
+func isUnreachable(err error) bool {
+	var errno syscall.Errno
+	return errors.As(err, &errno) && slices.Contains([]syscall.Errno{
+		windows.WSAEHOSTUNREACH, windows.WSAENETUNREACH, windows.WSAEHOSTDOWN, windows.WSAENETDOWN,
+	}, errno)
+}
+
+func isOutOfPorts(err error) bool {
+	return errors.Is(err, windows.WSAEADDRINUSE) || errors.Is(err, windows.WSAENOBUFS)
+}

@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
-
-	"github.com/natwise/natwise/internal/telemetry"
+	"strings"
 )
 
 // ErrBudget says that every flow the account allows is taken, and none came
@@ -51,7 +50,20 @@ func (e *BudgetError) Timeout() bool { return timeout(e.Err) }
 // whatever was to go over the connection is safe to try again.
 type DialError struct {
 	Network, Address string // as they were asked for
-	Err              error  // a *BudgetError, *net.DNSError, *net.AddrError, *net.OpError, ...
+
+	Verdict  Verdict // what it means
+	Evidence string  // for that, in words; empty: Err says it all
+	Err      error   // a *BudgetError, *net.DNSError, *net.AddrError, *net.OpError, ...
+}
+
+// dialError says what err means: of several addresses, for the first of which that is known.
+func dialError(network, address string, err error) *DialError {
+	e := &DialError{Network: network, Address: address, Err: err}
+	e.Verdict, e.Evidence = explain(err)
+	if j, ok := err.(*judged); ok {
+		e.Err = j.err
+	}
+	return e
 }
 
 func (e *DialError) Error() string {
@@ -61,7 +73,11 @@ func (e *DialError) Error() string {
 			what = op.Addr.String() + ": " + what
 		}
 	}
-	return "dial " + e.Network + " " + e.Address + ": " + what
+	means := (&judged{verdict: e.Verdict, evidence: e.Evidence}).prefix()
+	if strings.Contains(what, means) {
+		means = "" // of several addresses, each has its own
+	}
+	return "dial " + e.Network + " " + e.Address + ": " + means + what
 }
 
 func (e *DialError) Unwrap() error     { return e.Err }
@@ -69,12 +85,7 @@ func (e *DialError) SafeToRetry() bool { return true }
 func (e *DialError) Timeout() bool     { return timeout(e.Err) }
 
 // ErrorType is what telemetry says of the error: "connection_refused", for instance.
-func (e *DialError) ErrorType() string {
-	if isRefused(e.Err) { // which Windows has numbers of its own for
-		return "connection_refused"
-	}
-	return telemetry.ErrorType(e.Err)
-}
+func (e *DialError) ErrorType() string { return errorType(e.Verdict, e.Err) }
 
 // Temporary is false: whether a second try helps is not for the error to say.
 func (e *DialError) Temporary() bool { return false }

@@ -18,6 +18,11 @@ type Event struct {
 	Err     error          // Failed; Opened: a socket option that the kernel refused; Ended: a *keepalive.BlackholeError
 	Ending  keepalive.Ending
 	Retired bool // Ended: by the ledger, for somebody who waited
+
+	Verdict  Verdict // Failed: what that means
+	Evidence string  // Failed: for the verdict, in words
+	Tries    int     // Opened, Failed: from how many source ports
+	Stale    bool    // Opened: an old socket of the far end answered first, which a flow that idled out has left
 }
 
 // EventKind is what an Event tells.

@@ -100,8 +100,9 @@ type request struct {
 
 // A candidate is one way to the destination.
 type candidate struct {
-	src netip.Addr // zero: the system chooses
-	dst netip.AddrPort
+	src    netip.Addr // zero: the system chooses
+	device string     // the interface to leave by; empty: the routes decide
+	dst    netip.AddrPort
 
 	owes []netpath.Key // the accounts of a flow there; none: exempt
 }

@@ -213,7 +213,7 @@ func TestADialThatNeverLeftHoldsNothing(t *testing.T) {
 func TestSourcesNeedTheKernelsDial(t *testing.T) {
 	inLab(t, 1, func(t *testing.T, lab *lab) {
 		d := lab.dialer()
-		d.Sources = addrs("127.0.0.1")
+		d.Sources = []dialer.Source{{Addr: netip.MustParseAddr("127.0.0.1")}}
 		if _, err := d.DialContext(t.Context(), "tcp", server); err == nil || !strings.Contains(err.Error(), "Sources is set together with Dial") {
 			t.Errorf("got %v", err)
 		}
@@ -221,7 +221,7 @@ func TestSourcesNeedTheKernelsDial(t *testing.T) {
 }
 
 func TestSourcesOfTheOtherFamilyAreNoSources(t *testing.T) {
-	d := &dialer.Dialer{Ledger: new(dialer.Ledger), Sources: addrs("2001:db8::1")}
+	d := &dialer.Dialer{Ledger: new(dialer.Ledger), Sources: []dialer.Source{{Addr: netip.MustParseAddr("2001:db8::1")}}}
 	_, err := d.DialContext(t.Context(), "tcp", server)
 	var a *net.AddrError
 	if !errors.As(err, &a) || !strings.Contains(err.Error(), "Dialer.Sources") {

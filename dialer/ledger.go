@@ -68,6 +68,7 @@ type Ledger struct {
 	learner  keepalive.Learner  // of dialers that name no other
 
 	crowds atomic.Int32 // accounts with waiters: len(crowded), without the lock
+	host   *host        // a test's; nil: thisHost
 
 	once  sync.Once
 	used  atomic.Bool // init has been
@@ -86,6 +87,9 @@ type Ledger struct {
 	failing  map[*account]struct{}    // those whose address fails
 	taught   map[netpath.Key]struct{} // paths about which a connection is teaching
 	asking   map[netpath.Key]struct{} // paths whose connections are asked whether they live
+	troubles map[place]*trouble       // where dials hang or fail
+	lessons  map[netpath.Key]*lesson  // limits that were learned
+	loss     lossRate                 // of SYNs
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
 

@@ -37,6 +37,9 @@ func (l *Ledger) connected(f *flow, c *keepalive.Conn, k *keeper) {
 			go l.listen(l.deaf)
 		}
 	}
+	if f.owes > 0 {
+		l.provedLocked(now, f.at[0].account)
+	}
 	l.succeededLocked(f)
 	l.pumpLocked(now, f.debts())
 }

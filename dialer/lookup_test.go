@@ -13,31 +13,32 @@ import (
 	"github.com/natwise/natwise/dialer"
 )
 
-func TestALookUpTellsWhereADialWouldGo(t *testing.T) {
-	two := netip.MustParseAddr("2001:db8::1")
-	one := netip.MustParseAddr("20.1.2.3")
+func TestRemotesTellWhereADialWouldGo(t *testing.T) {
+	two := netip.MustParseAddrPort("[2001:db8::1]:443")
+	one := netip.MustParseAddrPort("20.1.2.3:443")
 	mapped := netip.MustParseAddr("::ffff:20.1.2.3")
-	d := &dialer.Dialer{Resolver: names{"api.example": {two, one, mapped}}}
+	d := &dialer.Dialer{Resolver: names{"api.example": {two.Addr(), one.Addr(), mapped}}}
 	for _, test := range []struct {
-		network, host string
-		want          []netip.Addr
-		err           any
+		network, address string
+		want             []netip.AddrPort
+		err              any
 	}{
-		{"tcp", "api.example", []netip.Addr{two, one}, nil},
-		{"tcp4", "api.example", []netip.Addr{one}, nil},
-		{"tcp6", "api.example", []netip.Addr{two}, nil},
-		{"tcp", "::ffff:20.1.2.3", []netip.Addr{one}, nil},
-		{"tcp6", "20.1.2.3", nil, new(*net.DNSError)},
-		{"tcp", "nobody.example", nil, new(*net.DNSError)},
-		{"udp", "20.1.2.3", nil, new(net.UnknownNetworkError)},
-		{"", "api.example", nil, new(net.UnknownNetworkError)},
+		{"tcp", "api.example:443", []netip.AddrPort{two, one}, nil},
+		{"tcp4", "api.example:443", []netip.AddrPort{one}, nil},
+		{"tcp6", "api.example:443", []netip.AddrPort{two}, nil},
+		{"tcp", "[::ffff:20.1.2.3]:443", []netip.AddrPort{one}, nil},
+		{"tcp6", "20.1.2.3:443", nil, new(*net.DNSError)},
+		{"tcp", "nobody.example:443", nil, new(*net.DNSError)},
+		{"tcp", "api.example", nil, new(*net.AddrError)},
+		{"udp", "20.1.2.3:443", nil, new(net.UnknownNetworkError)},
+		{"", "api.example:443", nil, new(net.UnknownNetworkError)},
 	} {
-		got, err := d.Lookup(t.Context(), test.network, test.host)
+		got, err := d.Remotes(t.Context(), test.network, test.address)
 		if !slices.Equal(got, test.want) {
-			t.Errorf("%q %s: %v, want %v", test.network, test.host, got, test.want)
+			t.Errorf("%q %s: %v, want %v", test.network, test.address, got, test.want)
 		}
 		if test.err == nil && err != nil || test.err != nil && !errors.As(err, test.err) {
-			t.Errorf("%q %s: %v", test.network, test.host, err)
+			t.Errorf("%q %s: %v", test.network, test.address, err)
 		}
 	}
 }
@@ -49,7 +50,7 @@ func TestALookUpTakesNoLongerThanTheTimeout(t *testing.T) {
 			return nil, ctx.Err()
 		})}
 		start := time.Now()
-		_, err := d.Lookup(t.Context(), "tcp", "api.example")
+		_, err := d.Remotes(t.Context(), "tcp", "api.example:443")
 		if took := time.Since(start); took != d.Timeout || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %v: %v", took, err)
 		}

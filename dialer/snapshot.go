@@ -129,7 +129,7 @@ func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 
 func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) Account {
 	s := Account{
-		Key: a.key, Limit: a.limit, Asked: a.asked, Dialing: a.dialing, Cooling: a.cooling,
+		Key: a.key, Limit: a.limit, Grade: a.gradeOf(l.path), Asked: a.asked, Dialing: a.dialing, Cooling: a.cooling,
 		Waiting: a.waiting, Opened: a.opened, Failed: a.failed, Reclaimed: a.reclaimed, Exceeded: a.exceeded,
 	}
 	if !nextFree.IsZero() {

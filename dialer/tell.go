@@ -109,6 +109,18 @@ func (l *Ledger) fullest(c candidate) (fullest Account) {
 	return fullest
 }
 
+// tellVerdict notes what a failed dial means, and warns of what its caller can do little about.
+func (l *Ledger) tellVerdict(p place, address string, v Verdict, evidence string) {
+	l.mu.Lock()
+	l.failedToLocked(time.Now(), p, address, v, evidence)
+	l.mu.Unlock()
+	switch v {
+	case Exhausted, Hairpin, PathDown, LocalPorts:
+		l.scope.Warn(v.String(), address, "a dial failed, and it is known why",
+			"address", address, "remote", p.dst, "verdict", v.String(), "evidence", evidence)
+	}
+}
+
 func (k *keeper) reused() uint64 {
 	if n := k.uses.Load(); n > 1 {
 		return n - 1

@@ -102,19 +102,19 @@ func (w *sweeper) rest() {
 // drain retires the connections on r whose address is in the record no more. It reports
 // whether names can be looked up.
 func (s *stock) drain(ctx context.Context, r route, p *pool.Pool[*conn]) bool {
-	host, ok := r.name()
+	address, ok := r.name()
 	if !ok {
 		return true
 	}
-	addrs, err := s.dialer.Lookup(ctx, "tcp", host)
+	addrs, err := s.dialer.Remotes(ctx, "tcp", address)
 	if err != nil {
 		return errors.As(err, new(*net.DNSError)) && !errors.Is(err, context.DeadlineExceeded)
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare) // servers turn them round
+	slices.SortFunc(addrs, netip.AddrPort.Compare) // servers turn them round
 	same := s.sweeper.recall(r, fmt.Sprint(addrs))
 	p.Retire(errMoved, func(c *conn) bool {
 		remote, err := netip.ParseAddrPort(c.flow.RemoteAddr().String())
-		if err != nil || !same || slices.Contains(addrs, remote.Addr().Unmap()) {
+		if err != nil || !same || slices.Contains(addrs, netip.AddrPortFrom(remote.Addr().Unmap(), remote.Port())) {
 			c.missing.Store(0)
 			return false
 		}
@@ -136,9 +136,9 @@ func (w *sweeper) recall(r route, record string) (same bool) {
 	return was == record
 }
 
-// name returns the name that is looked up for r, if it is one: an address leads where it
+// name returns what r dials, if that has a name that is looked up: an address leads where it
 // does, even if a connection's other end has another one (of 0.0.0.0, 127.0.0.1).
-func (r route) name() (string, bool) {
+func (r route) name() (address string, ok bool) {
 	address, err := r.dials()
 	if err != nil {
 		return "", false
@@ -148,5 +148,5 @@ func (r route) name() (string, bool) {
 		return "", false
 	}
 	_, err = netip.ParseAddr(host)
-	return host, err != nil
+	return address, err != nil
 }

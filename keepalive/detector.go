@@ -175,6 +175,22 @@ func (d *Detector) Owners(there netpath.Key) (owners []Owner) {
 	}
 }
 
+// Elsewhere returns owners of connections that lead to other addresses than there, one of
+// each and so many at most.
+func (d *Detector) Elsewhere(there netpath.Key, most int) (owners []Owner) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for key, to := range d.known {
+		if len(owners) == most {
+			break
+		}
+		if key.Dest != there.Dest && to.next != nil {
+			owners = append(owners, to.next.owner)
+		}
+	}
+	return owners
+}
+
 // Suspect reports whether nothing has come for three retransmission timeouts
 // though bytes are unacknowledged, as far as a Detector watches. It should be
 // given nothing more to do while that is so.

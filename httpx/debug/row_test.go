@@ -167,7 +167,7 @@ func TestEachSourceHasARowOfItsOwn(t *testing.T) {
 	path := netpath.Profile{Exempt: netpath.NoExempt(), Limits: []netpath.Limit{{Scope: netpath.SourceDestination, N: 100}}}
 	l := &dialer.Ledger{Path: path, Ramp: -1}
 	for i := range 2 {
-		d := &dialer.Dialer{Ledger: l, Sources: []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)})}}
+		d := &dialer.Dialer{Ledger: l, Sources: []dialer.Source{{Addr: netip.AddrFrom4([4]byte{127, 0, 0, byte(2 + i)})}}}
 		for range 3 + i {
 			c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
 			if err != nil {

@@ -59,7 +59,8 @@ var borrowed = map[string][]string{
 	otel + "/trace":                    {"internal/telemetry", "dialer"},
 	"github.com/cenkalti/backoff/v4":   {"internal/retry"},
 	"golang.org/x/net/http/httpguts":   {"httpx"},
-	"golang.org/x/sys/unix":            {"keepalive", "internal/natlab"},
+	"golang.org/x/net/proxy":           {"dialer"},
+	"golang.org/x/sys/unix":            {"keepalive", "dialer", "internal/natlab", "examples/doctor"},
 	"golang.org/x/sys/windows":         {"keepalive", "dialer"},
 }
 

@@ -1,0 +1,376 @@
+package dialer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+const (
+	// suspicion is how long a SYN to a private address may be unanswered before another
+	// source port is tried: a balancer in the same network answers in milliseconds.
+	suspicion = 200 * time.Millisecond
+
+	// examineAfter is when the first repeated SYN is unanswered, too.
+	examineAfter = 1200 * time.Millisecond
+	examineEvery = time.Second
+
+	// maxTries and maxRolling bound how often another source port is tried.
+	maxTries   = 12
+	maxRolling = 3 * time.Second
+)
+
+// errElsewhere ends a SYN because that from another source port was answered.
+var errElsewhere = errors.New("dialer: another source port was answered")
+
+// A hang is one dial to one address, of which nothing more is thought while it is answered
+// soon. When it is not, it is found out why, and another source port is tried where that may
+// help.
+type hang struct {
+	dialer *Dialer
+	target target
+	way    candidate
+	began  time.Time
+
+	ctx    context.Context // of all that is tried
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
+	over   chan struct{} // closed when the first try is
+	done   chan struct{} // closed when run is
+
+	host    *host  // nil: no other source port would help
+	before  uint64 // strays, before the SYN of the last try
+	counted bool   // they were
+	first   [1]time.Time
+
+	worked bool // the first try did; written before over is closed
+
+	// Written by run before done is closed.
+	conn   net.Conn // from another source port
+	flow   *flow    // its
+	took   time.Duration
+	reason *judged // for which the dial was ended
+
+	trouble *trouble    // what is in it is guarded by Ledger.mu
+	tries   []time.Time // when each source port sent its first SYN
+	rolling chan tried
+	pending int // of tries, besides the first
+}
+
+// A tried is what came of one more source port.
+type tried struct {
+	conn net.Conn
+	flow *flow
+	took time.Duration
+	err  error
+}
+
+// watchDial follows a dial from its SYN on. Whoever calls it calls settle.
+func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
+	h := &hang{dialer: d, target: t, way: c, began: time.Now(), over: make(chan struct{}), done: make(chan struct{})}
+	h.tries = append(h.first[:0], h.began)
+	h.ctx, h.cancel = context.WithCancelCause(ctx)
+	after := examineAfter
+	if mayHairpin(c.dst.Addr()) {
+		if h.host = d.ledger().host; h.host == nil && d.Dial == nil {
+			h.host = thisHost
+		}
+	}
+	if h.host != nil {
+		after = h.patience()
+	}
+	h.timer = time.AfterFunc(after, h.run)
+	return h
+}
+
+// patience is how long a SYN may be unanswered. Where one was before, it is counted from the
+// start what comes back.
+func (h *hang) patience() time.Duration {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	t := l.troubles[place{dst: h.way.dst}]
+	patience := suspicion
+	if t != nil {
+		patience = min(max(patience, 2*t.slowest), examineAfter)
+	}
+	l.mu.Unlock()
+	if t != nil {
+		h.before, h.counted = h.host.strays()
+	}
+	return patience
+}
+
+// settle ends the watch over a dial that is over, with its connection if there is one. What
+// was tried besides is over, too, when it returns.
+func (h *hang) settle(err error) {
+	defer h.cancel(nil)
+	if h.timer.Stop() {
+		close(h.done)
+		return
+	}
+	if h.worked = err == nil; h.worked {
+		h.cancel(errElsewhere)
+	}
+	close(h.over)
+	<-h.done
+}
+
+// run finds out why the dial hangs.
+func (h *hang) run() {
+	defer close(h.done)
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	now := time.Now()
+	t := l.troubleLocked(now, place{dst: h.way.dst})
+	if t.since.IsZero() {
+		t.since = h.began
+	}
+	t.hangs[h], h.trouble = struct{}{}, t
+	exhausted := t.exhausted
+	l.mu.Unlock()
+	defer h.leave()
+
+	h.rolling = make(chan tried)
+	defer h.drain()
+	var roll <-chan time.Time
+	if h.host != nil && len(h.host.listening()) > 0 {
+		roll = time.After(0)
+	}
+	examine := time.NewTicker(max(time.Millisecond, examineAfter-now.Sub(h.began)))
+	defer examine.Stop()
+	for {
+		select {
+		case <-h.over:
+			return
+		case r := <-h.rolling:
+			h.pending--
+			if h.tell(r) {
+				return
+			}
+		case <-roll:
+			roll = nil
+			if d := h.again(); d > 0 {
+				roll = time.After(d)
+			}
+		case <-examine.C:
+			examine.Reset(examineEvery)
+			h.examine()
+		case <-exhausted:
+			h.give(Exhausted)
+			return
+		}
+		if h.reason != nil {
+			return
+		}
+	}
+}
+
+// leave notes what was sent in vain.
+func (h *hang) leave() {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := h.trouble
+	delete(t.hangs, h)
+	if h.worked || h.conn != nil {
+		return
+	}
+	t.unanswered += h.synsLocked(time.Now())
+	t.rolled.long += h.long()
+}
+
+// synsLocked is how many SYNs were sent since the last answer to anybody's.
+func (h *hang) synsLocked(now time.Time) (n int) {
+	for _, began := range h.tries {
+		if began.Before(h.trouble.since) {
+			began = h.trouble.since
+		}
+		n += synsIn(now.Sub(began))
+	}
+	return n
+}
+
+// long is how many source ports have repeated their SYN in vain.
+func (h *hang) long() (n int) {
+	for _, began := range h.tries {
+		if time.Since(began) >= examineAfter {
+			n++
+		}
+	}
+	return n
+}
+
+// drain ends what is being tried.
+func (h *hang) drain() {
+	if h.pending == 0 {
+		return
+	}
+	h.cancel(errElsewhere)
+	for ; h.pending > 0; h.pending-- {
+		r := <-h.rolling
+		h.dialer.abandon(h, r)
+	}
+}
+
+// abandon ends a try that nobody needs.
+func (d *Dialer) abandon(h *hang, r tried) {
+	if r.err != nil {
+		d.ledger().abandoned(r.flow, r.err)
+		return
+	}
+	c := d.watch(h.ctx, r.conn, h.target, r.flow, h.way, r.took, 1)
+	c.Conn.EndSoonest() // nothing was ever sent on it
+	c.Close()
+}
+
+// abandoned books a dial that says nothing about its address.
+func (l *Ledger) abandoned(f *flow, err error) {
+	if how, sent := dialEnding(err); sent {
+		l.failed(f, how, err, false)
+		return
+	}
+	l.drop(f)
+}
+
+// tell takes what came of one try, and reports whether the dial is over with it.
+func (h *hang) tell(r tried) bool {
+	if r.err == nil {
+		h.conn, h.flow, h.took = r.conn, r.flow, r.took
+		l := h.dialer.ledger()
+		l.mu.Lock()
+		if r.took < suspicion {
+			h.trouble.rolled.fresh++
+			h.trouble.rolled.long += h.long()
+		}
+		l.mu.Unlock()
+		h.cancel(errElsewhere)
+		return true
+	}
+	h.dialer.ledger().abandoned(r.flow, r.err)
+	return false
+}
+
+// again tries one more source port, and returns when to think of the next: 0 means never.
+// Where it is known that flows come back, that is soon; else no sooner than the kernel
+// repeats a SYN.
+func (h *hang) again() time.Duration {
+	l := h.dialer.ledger()
+	now, counted := h.host.strays()
+	l.mu.Lock()
+	if seen := &h.trouble.rolled; counted && h.counted {
+		seen.watched++
+		if now > h.before {
+			seen.came++
+		}
+	}
+	e := evidence{serves: h.host.listening(), rolled: h.trouble.rolled, loss: l.loss.share()}
+	l.mu.Unlock()
+	h.before, h.counted = now, counted
+	sure := e.rolled.hairpin(&e)
+	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
+		h.give(Hairpin)
+		return 0
+	}
+	if len(h.tries) >= maxTries {
+		return 0
+	}
+	r := h.dialer.request(h.ctx, h.target)
+	r.candidates = []candidate{h.way}
+	f := l.tryReserve(r)
+	if f == nil {
+		return 0 // there are too few ports for guesses
+	}
+	h.tries = append(h.tries, time.Now())
+	h.pending++
+	go h.try(f)
+	if sure || len(h.tries) == 2 {
+		return suspicion
+	}
+	return time.Second
+}
+
+// try connects from one more source port.
+func (h *hang) try(f *flow) {
+	h.dialer.ledger().dial(f)
+	start := time.Now()
+	conn, err := h.dialer.connect(h.ctx, h.target.network, h.way)
+	h.rolling <- tried{conn, f, time.Since(start), err}
+}
+
+// give ends the dial: it is known why it hangs.
+func (h *hang) give(v Verdict) {
+	h.reason = h.judge()
+	h.reason.verdict = v
+	h.cancel(h.reason)
+}
+
+// judge says what it means that the dial is not answered.
+func (h *hang) judge() *judged {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.evidenceLocked(time.Now(), h.trouble, h.way)
+	if h.host != nil {
+		e.serves = h.host.listening()
+	}
+	v, why := e.judge()
+	return &judged{verdict: v, evidence: why, err: errNoAnswer}
+}
+
+// explain says what the error of the dial means.
+func (h *hang) explain(err error, conclusive bool) *judged {
+	if h.reason != nil {
+		return h.reason
+	}
+	if v, why := explain(err); v != Unknown {
+		return &judged{v, why, err}
+	}
+	if !conclusive || !timeout(err) {
+		return &judged{Unknown, "", err}
+	}
+	j := &judged{Unknown, plural(1, "SYN") + " not answered", err}
+	if h.trouble != nil {
+		j = h.judge()
+		j.err = err
+	}
+	return j
+}
+
+// errNoAnswer is why a dial was ended before its time.
+var errNoAnswer error = noAnswer{}
+
+type noAnswer struct{}
+
+func (noAnswer) Error() string { return "no answer" }
+func (noAnswer) Timeout() bool { return true }
+
+// examine looks who lives, for all dials that hang at the address. If it turns out that ports
+// are wanting there, those dials wait in the queue from then on.
+func (h *hang) examine() {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := h.trouble
+	if t.looking {
+		return
+	}
+	t.looking = true
+	go func() {
+		see := l.see
+		if l.host != nil && l.host.see != nil {
+			see = l.host.see
+		}
+		seen := see(h.way, h.began)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		t.looking, t.look = false, &seen
+		now := time.Now()
+		e := l.evidenceLocked(now, t, h.way)
+		if v, _ := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow {
+			l.cutLocked(now, l.accounts[h.way.owes[0]])
+			close(t.exhausted)
+			t.exhausted = make(chan struct{})
+		}
+	}()
+}

@@ -1,0 +1,103 @@
+package dialer
+
+import (
+	"time"
+
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// A lesson is a limit that the NAT has taught: a dial found no port though the path's own
+// limit, if one is known, would have let it have one. Others may hold what is missing and
+// give it back, so once in a hold it is tried whether there is more: one flow, and if that is
+// answered, two at a time, four. Its fields are guarded by Ledger.mu.
+type lesson struct {
+	limit  int
+	known  int       // what Path says, or netpath.None
+	next   time.Time // when to try whether there is more
+	beyond int       // how many flows more may be tried now
+	used   time.Time
+}
+
+const (
+	// maxLessons is how many accounts are remembered that were taught, after they are empty.
+	maxLessons = 256
+
+	// leastPause is between two tries where the NAT holds nothing.
+	leastPause = time.Second
+)
+
+// gradeOf is that of the limit.
+func (a *account) gradeOf(path netpath.Profile) netpath.Grade {
+	if a.lesson != nil {
+		return netpath.Learned
+	}
+	return path.Grade
+}
+
+// held is how many flows the NAT certainly has, or has had.
+func (a *account) held() int { return a.total - a.asked - a.dialing }
+
+// cutLocked teaches that a has no more ports than it holds.
+func (l *Ledger) cutLocked(now time.Time, a *account) {
+	s := a.lesson
+	if s == nil {
+		s = l.lessonLocked(now, a)
+	}
+	s.limit, s.beyond, s.used = max(1, min(s.limit, a.held())), 0, now
+	s.next = now.Add(max(l.longestHold(), leastPause))
+	a.limit = s.limit
+}
+
+func (l *Ledger) lessonLocked(now time.Time, a *account) *lesson {
+	if l.lessons == nil {
+		l.lessons = make(map[netpath.Key]*lesson)
+	}
+	if len(l.lessons) >= maxLessons {
+		var oldest netpath.Key
+		var at time.Time
+		for k, s := range l.lessons {
+			if l.accounts[k] == nil && (at.IsZero() || s.used.Before(at)) {
+				oldest, at = k, s.used
+			}
+		}
+		delete(l.lessons, oldest)
+	}
+	s := &lesson{limit: unlimited, known: a.limit}
+	l.lessons[a.key], a.lesson = s, s
+	return s
+}
+
+// moreLocked is how many flows beyond its limit a may try now.
+func (a *account) moreLocked(now time.Time) int {
+	s := a.lesson
+	if s == nil {
+		return 0
+	}
+	if s.beyond == 0 && !now.Before(s.next) {
+		s.beyond = 1
+	}
+	return s.beyond
+}
+
+// provedLocked notes that a dial was answered, with which a holds more than ever. What the
+// path says is never exceeded, and where it is reached nothing is left of the lesson.
+func (l *Ledger) provedLocked(now time.Time, a *account) {
+	held := a.held()
+	a.most = max(a.most, held)
+	s := a.lesson
+	if s == nil {
+		return
+	}
+	if s.used = now; held <= s.limit {
+		return
+	}
+	if s.limit, a.limit = held, held; s.known != netpath.None && held >= s.known {
+		a.limit, a.lesson = s.known, nil
+		delete(l.lessons, a.key)
+		return
+	}
+	s.beyond *= 2
+	if s.known != netpath.None {
+		s.beyond = min(s.beyond, s.known-s.limit)
+	}
+}

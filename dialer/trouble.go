@@ -1,0 +1,265 @@
+package dialer
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/natwise/natwise/keepalive"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// A Diagnosis is what the last failed dials to one destination mean. It is a copy.
+type Diagnosis struct {
+	Host     string         // as it was asked for, with its port
+	Remote   netip.AddrPort // zero for DNS
+	Verdict  Verdict
+	Evidence string    // in words; empty: the verdict says it all
+	At       time.Time // of the last dial that failed so
+	Dials    int       // that did, one after the other; 0: one had help, from another source port
+}
+
+// Diagnoses returns what is known to be wrong, or was a few minutes ago, the last first: one
+// of each destination where dials hang or fail. A dial that works ends it.
+func (l *Ledger) Diagnoses() []Diagnosis {
+	if !l.Used() || l.init() != nil {
+		return nil
+	}
+	l.mu.Lock()
+	now := time.Now()
+	var all []Diagnosis
+	for _, t := range l.troubles {
+		if t.last.Host != "" && now.Sub(t.last.At) < troubleFor {
+			all = append(all, t.last)
+		}
+	}
+	l.mu.Unlock()
+	slices.SortFunc(all, func(a, b Diagnosis) int {
+		return cmp.Or(b.At.Compare(a.At), a.Remote.Compare(b.Remote), cmp.Compare(a.Host, b.Host))
+	})
+	return all
+}
+
+// staleAfter is a little less than the kernel waits before it sends a SYN again.
+const staleAfter = 900 * time.Millisecond
+
+// metStale reports whether something came before the SYN was answered: the far end still had
+// a socket for an earlier flow of the same source port, and told it what it expects; it was
+// reset, and the next SYN was answered. That is what a NAT leaves that gives the port of a
+// flow that idled out to another.
+func metStale(c *keepalive.Conn) bool {
+	i, err := c.Info()
+	return err == nil && i.SegmentsIn >= 2 && i.Unread == 0
+}
+
+const (
+	// maxTroubles is how many addresses are remembered; then the oldest are forgotten.
+	maxTroubles = 256
+
+	// troubleFor is how long what was seen counts.
+	troubleFor = 10 * time.Minute
+
+	// lookFor is how long it counts who lives.
+	lookFor = 5 * time.Second
+)
+
+// A place is where dials lead: an address, or only a name, of which there is none.
+type place struct {
+	dst  netip.AddrPort
+	host string
+}
+
+// A trouble is what dials to one address have shown since the first that was not answered in
+// time. Its fields are guarded by Ledger.mu.
+type trouble struct {
+	touched time.Time
+	last    Diagnosis // zero: no dial has failed
+
+	unanswered int       // SYNs of dials that are over, since an answer came from there
+	since      time.Time // the first of them, and of those under way, was sent; zero: there is none
+	hangs      map[*hang]struct{}
+	slowest    time.Duration // the longest that an answer to a first SYN took, if it was slow
+	rolled     rolled
+
+	look      *look // the last one at who lives
+	looking   bool
+	exhausted chan struct{} // closed when dials under way are to wait in the queue; then another is made
+}
+
+// A look is who was seen to live, and who not.
+type look struct {
+	at                      time.Time
+	alive, dead             int
+	othersAlive, othersDead int
+}
+
+// troubleLocked returns what is known of a place; it is known from now on.
+func (l *Ledger) troubleLocked(now time.Time, p place) *trouble {
+	t := l.troubles[p]
+	if t != nil && now.Sub(t.touched) > troubleFor && len(t.hangs) == 0 {
+		t = nil
+	}
+	if t == nil {
+		l.forgetTroubleLocked()
+		t = &trouble{hangs: make(map[*hang]struct{}), exhausted: make(chan struct{})}
+		if l.troubles == nil {
+			l.troubles = make(map[place]*trouble)
+		}
+		l.troubles[p] = t
+	}
+	t.touched = now
+	return t
+}
+
+// forgetTroubleLocked makes room for one more.
+func (l *Ledger) forgetTroubleLocked() {
+	if len(l.troubles) < maxTroubles {
+		return
+	}
+	var oldest place
+	var at time.Time
+	for p, t := range l.troubles {
+		if len(t.hangs) == 0 && (at.IsZero() || t.touched.Before(at)) {
+			oldest, at = p, t.touched
+		}
+	}
+	delete(l.troubles, oldest)
+}
+
+// answered notes that a SYN was.
+func (l *Ledger) answered(dst netip.AddrPort, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.answeredLocked(time.Now(), dst, took)
+}
+
+// answeredLocked notes that a SYN to dst was answered, so long after the first from its
+// source port.
+func (l *Ledger) answeredLocked(now time.Time, dst netip.AddrPort, took time.Duration) {
+	l.loss.note(synsIn(took) - 1)
+	t := l.troubles[place{dst: dst}]
+	if t == nil {
+		return
+	}
+	t.touched = now
+	t.unanswered, t.since = 0, time.Time{}
+	if len(t.hangs) > 0 {
+		t.since = now // what they have sent before counts no more
+	}
+	t.rolled.through = true
+	switch {
+	case took >= time.Second:
+		t.rolled.late++
+	case took >= suspicion:
+		t.slowest = max(t.slowest, took)
+	}
+	t.last.Dials = 0
+	if t.last.Verdict != Hairpin {
+		t.last = Diagnosis{}
+	}
+}
+
+// A lossRate is the share of SYNs that get lost, of the last hundred or so.
+type lossRate struct{ sent, lost float64 }
+
+func (r *lossRate) note(lost int) {
+	const memory = 0.99
+	r.sent = memory*r.sent + float64(1+lost)
+	r.lost = memory*r.lost + float64(lost)
+}
+
+// share is what to expect: a little, where nothing was lost so far.
+func (r *lossRate) share() float64 { return max(0.01, (r.lost+0.5)/(r.sent+10)) }
+
+// failedToLocked notes what a failed dial to a place means.
+func (l *Ledger) failedToLocked(now time.Time, p place, host string, v Verdict, evidence string) {
+	t := l.troubleLocked(now, p)
+	dials := t.last.Dials + 1
+	if t.last.Verdict != v {
+		dials = 1
+	}
+	t.last = Diagnosis{Host: host, Remote: p.dst, Verdict: v, Evidence: evidence, At: now, Dials: dials}
+}
+
+// evidenceLocked is what is known of the address that dials to c hang at.
+func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence {
+	e := evidence{syns: t.unanswered, loss: l.loss.share(), rolled: t.rolled, limit: netpath.None}
+	for h := range t.hangs {
+		e.syns += synsIn(now.Sub(h.began))
+	}
+	if !t.since.IsZero() {
+		e.over = now.Sub(t.since)
+	}
+	if k := t.look; k != nil && now.Sub(k.at) < lookFor {
+		e.alive, e.dead, e.othersAlive, e.othersDead = k.alive, k.dead, k.othersAlive, k.othersDead
+	}
+	if len(c.owes) == 0 {
+		return e
+	}
+	e.counted = true
+	if a := l.accounts[c.owes[0]]; a != nil {
+		e.held, e.most, e.limit = a.held(), a.most, a.limit
+		e.beyond = a.lesson != nil && a.lesson.beyond > 0
+	}
+	return e
+}
+
+// see looks who lives of the connections that lead where c does, and of some that lead
+// elsewhere, since dials to c hang. Those of whom nothing has come are asked, which takes a
+// second.
+func (l *Ledger) see(c candidate, since time.Time) look {
+	var k look
+	there := netpath.Key{Source: c.src, Dest: c.dst, Network: "tcp"}
+	same := l.some(l.detector.Owners(there), func(*keeper) bool { return true })
+	others := l.some(l.detector.Elsewhere(there, 4*askSome), func(o *keeper) bool { return o.exempt == (len(c.owes) == 0) })
+	asked := append(l.ask(same, since, &k.alive), l.ask(others, since, &k.othersAlive)...)
+	if len(asked) > 0 && (k.alive == 0 || k.othersAlive == 0 && len(others) > 0) {
+		time.Sleep(proofAfter)
+	}
+	for _, d := range asked {
+		alive, dead := &k.alive, &k.dead
+		if d.keeper.way.dst != c.dst {
+			alive, dead = &k.othersAlive, &k.othersDead
+		}
+		switch lives, told := d.answered(); {
+		case !told: // too early, or it has ended
+		case lives:
+			*alive++
+		default:
+			*dead++
+		}
+	}
+	k.at = time.Now()
+	return k
+}
+
+// askSome is how many connections are asked whether they live.
+const askSome = 4
+
+func (l *Ledger) some(owners []keepalive.Owner, fits func(*keeper) bool) (some []*keeper) {
+	for _, o := range owners {
+		if k := o.(*keeper); len(some) < askSome && fits(k) {
+			some = append(some, k)
+		}
+	}
+	return some
+}
+
+// ask counts those from whom something has come, and asks the rest.
+func (l *Ledger) ask(keepers []*keeper, since time.Time, alive *int) (asked []doubted) {
+	for _, k := range keepers {
+		c := l.conn(k.flow)
+		if c == nil {
+			continue
+		}
+		if i, err := c.Info(); err == nil && time.Since(since) > i.LastAck {
+			*alive++
+			continue
+		}
+		if d, ok := k.probe(); ok {
+			asked = append(asked, d)
+		}
+	}
+	return asked
+}
