@@ -67,6 +67,24 @@ func (l *Ledger) Stuck() string {
 	return ""
 }
 
+// A Host is what a test tells a ledger of its machine.
+type Host struct {
+	Strays    func() (uint64, bool)
+	Listening []uint16
+	Alive     func(dst netip.AddrPort) (alive, dead, othersAlive, othersDead int)
+}
+
+func (l *Ledger) SetHost(h Host) {
+	l.host = &host{strays: h.Strays, listening: func() []uint16 { return h.Listening }}
+	if h.Alive != nil {
+		l.host.see = func(c candidate, _ time.Time) look {
+			k := look{at: time.Now()}
+			k.alive, k.dead, k.othersAlive, k.othersDead = h.Alive(c.dst)
+			return k
+		}
+	}
+}
+
 func ledgerOf(n int) *Ledger {
 	path := netpath.AzureAppService()
 	path.Limits = []netpath.Limit{{Scope: netpath.Destination, N: n}}

@@ -251,22 +251,23 @@ func (h *hang) tell(r tried) bool {
 	return false
 }
 
-// again tries one more source port, and returns when to think of the next: 0 means never.
-// Where it is known that flows come back, that is soon; else no sooner than the kernel
-// repeats a SYN.
+// again looks whether the last SYN came back, tries one more source port if it is time, and
+// returns when to think of that again: 0 means never. Where SYNs come back it is time at once;
+// else no sooner than the kernel repeats a SYN, but for the first of them.
 func (h *hang) again() time.Duration {
 	l := h.dialer.ledger()
 	now, counted := h.host.strays()
 	l.mu.Lock()
-	if seen := &h.trouble.rolled; counted && h.counted {
+	seen := &h.trouble.rolled
+	if counted && h.counted {
 		seen.watched++
 		if now > h.before {
 			seen.came++
 		}
 	}
-	e := evidence{serves: h.host.listening(), rolled: h.trouble.rolled, loss: l.loss.share()}
+	h.counted = false // once
+	e := evidence{serves: h.host.listening(), rolled: *seen, loss: l.loss.share()}
 	l.mu.Unlock()
-	h.before, h.counted = now, counted
 	sure := e.rolled.hairpin(&e)
 	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
 		h.give(Hairpin)
@@ -275,19 +276,21 @@ func (h *hang) again() time.Duration {
 	if len(h.tries) >= maxTries {
 		return 0
 	}
+	last := h.tries[len(h.tries)-1]
+	if wait := time.Second - time.Since(last); wait > 0 && !sure && len(h.tries) > 1 && !e.rolled.comeBack(1) {
+		return wait
+	}
 	r := h.dialer.request(h.ctx, h.target)
 	r.candidates = []candidate{h.way}
 	f := l.tryReserve(r)
 	if f == nil {
 		return 0 // there are too few ports for guesses
 	}
+	h.before, h.counted = now, counted
 	h.tries = append(h.tries, time.Now())
 	h.pending++
 	go h.try(f)
-	if sure || len(h.tries) == 2 {
-		return suspicion
-	}
-	return time.Second
+	return suspicion
 }
 
 // try connects from one more source port.

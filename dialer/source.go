@@ -10,8 +10,9 @@ import (
 
 // A Source is where flows may begin: a local address, a network interface, or both. Where a
 // NAT counts sources, each address has ports of its own, and a flow begins where there is
-// most room. A load balancer's own backend can reach the balancer from a second address of
-// its own.
+// most room. A load balancer's own backend reaches the balancer from an address or interface
+// whose flows are translated on the way: what comes back to Linux with another address of the
+// same host is dropped as well.
 type Source struct {
 	// Addr is a local address. Zero: the interface's first of the destination's family, or
 	// the system's choice.

@@ -179,11 +179,14 @@ func (e *evidence) chance(n int) bool { return math.Pow(e.loss, float64(n)) > un
 // hairpin reports whether flows come back to this host: the kernel has seen them come, or
 // repeated SYNs are never answered where those of another source port are, at once.
 func (r *rolled) hairpin(e *evidence) bool {
-	if r.came >= cameBack && 4*r.came >= 3*r.watched {
+	if r.comeBack(cameBack) {
 		return true
 	}
 	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(2*r.long) && e.dead == 0
 }
+
+// comeBack reports whether SYNs come back, so many at least.
+func (r *rolled) comeBack(n int) bool { return r.came >= n && 4*r.came >= 3*r.watched }
 
 // judge says what it means that a dial is not answered.
 func (e *evidence) judge() (Verdict, string) {
@@ -242,7 +245,7 @@ func (e *evidence) tellOthers() string {
 func (e *evidence) tellHairpin() string {
 	var b strings.Builder
 	r := &e.rolled
-	if r.came >= cameBack {
+	if r.comeBack(cameBack) {
 		fmt.Fprintf(&b, "%d of %d SYNs came back to this host", r.came, r.watched)
 	} else {
 		fmt.Fprintf(&b, "SYNs of %s never answered, of %d others at once", plural(r.long, "source port"), r.fresh)

@@ -1,0 +1,196 @@
+package dialer_test
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/memnet"
+)
+
+const vip = "10.0.0.100:80" // of a balancer: private, so that no NAT counts it
+
+// A balancer maps flows to its backends in turn, of which the first is this host: nothing
+// comes of those.
+type balancer struct {
+	net      memnet.Network
+	backends int64
+	silent   bool // nobody counts what comes back
+	stray    bool // it does not come back
+	slow     time.Duration
+
+	syns, came atomic.Int64
+}
+
+func (b *balancer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if n := b.syns.Add(1) - 1; b.backends > 0 && n%b.backends == 0 {
+		if !b.stray {
+			b.came.Add(1)
+		}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	select {
+	case <-time.After(b.slow):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return b.net.DialContext(ctx, network, address)
+}
+
+func (b *balancer) strays() (uint64, bool) { return uint64(b.came.Load()), !b.silent }
+
+// behind runs f in virtual time on a backend of a balancer.
+func behind(t *testing.T, b *balancer, f func(t *testing.T, d *dialer.Dialer, last func() dialer.Event)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ln, err := b.net.Listen(vip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				c.Close()
+			}
+		}()
+		defer ln.Close()
+		var event dialer.Event
+		l := &dialer.Ledger{Ramp: -1}
+		l.SetHost(dialer.Host{Strays: b.strays, Listening: []uint16{8080}})
+		d := &dialer.Dialer{Ledger: l, Dial: b.dial, Observe: func(e dialer.Event) {
+			if e.Kind == dialer.Opened || e.Kind == dialer.Failed {
+				event = e
+			}
+		}}
+		f(t, d, func() dialer.Event { return event })
+		time.Sleep(time.Minute) // who was asked has answered
+	})
+}
+
+func dialOnce(t *testing.T, d *dialer.Dialer) (took time.Duration, err error) {
+	t.Helper()
+	start := time.Now()
+	c, err := d.DialContext(t.Context(), "tcp", vip)
+	if err == nil {
+		c.Close()
+	}
+	return time.Since(start), err
+}
+
+func TestAHairpinIsDialedAgainFromAnotherSourcePort(t *testing.T) {
+	b := &balancer{backends: 2}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
+		for range 5 {
+			took, err := dialOnce(t, d)
+			if err != nil || took != 200*time.Millisecond || last().Tries != 2 {
+				t.Errorf("after %v and %d tries: %v", took, last().Tries, err)
+			}
+			b.syns.Store(0)
+		}
+	})
+}
+
+func TestABalancerWithoutAnotherBackendIsToldWithinTwoSeconds(t *testing.T) {
+	b := &balancer{backends: 1}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
+		took, err := dialOnce(t, d)
+		if dialer.VerdictOf(err) != dialer.Hairpin || !strings.Contains(err.Error(), "no other backend: dial this host's own address") {
+			t.Errorf("after %v: %v", took, err)
+		}
+		if took > 2*time.Second {
+			t.Errorf("after %v", took)
+		}
+		again, err := dialOnce(t, d)
+		if dialer.VerdictOf(err) != dialer.Hairpin || again > took/2 {
+			t.Errorf("the next time after %v: %v", again, err)
+		}
+		if ds := d.Ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Hairpin || ds[0].Dials != 2 || ds[0].Host != vip {
+			t.Errorf("diagnoses: %+v", ds)
+		}
+	})
+}
+
+func TestATryThatIsUnluckyIsBounded(t *testing.T) {
+	b := &balancer{backends: 2}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+		if _, err := dialOnce(t, d); err != nil { // so that it is known that there is another backend
+			t.Fatal(err)
+		}
+		b.backends = 1
+		b.syns.Store(0)
+		took, err := dialOnce(t, d)
+		if dialer.VerdictOf(err) != dialer.Hairpin || b.syns.Load() > 12 || took > 3*time.Second {
+			t.Errorf("after %v and %d SYNs: %v", took, b.syns.Load(), err)
+		}
+	})
+}
+
+func TestABlackHoleWhosePortIsServedHereIsNoHairpin(t *testing.T) {
+	for _, silent := range []bool{true, false} {
+		b := &balancer{backends: 1, stray: true, silent: silent}
+		behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+			for range 3 {
+				took, err := dialOnce(t, d)
+				if dialer.VerdictOf(err) != dialer.PathDown || took != 10*time.Second {
+					t.Errorf("after %v: %v", took, err)
+				}
+			}
+			if n := b.syns.Load(); n > 36 {
+				t.Errorf("%d SYNs", n)
+			}
+		})
+	}
+}
+
+func TestWhereNobodyCountsWhatComesBackAHairpinIsKnownByItsWay(t *testing.T) {
+	b := &balancer{backends: 3, silent: true}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
+		b.backends = 1
+		for range 2 { // from two source ports, each repeats its SYN in vain; a third is answered at once
+			time.AfterFunc(1100*time.Millisecond, func() { b.backends = 0 })
+			if took, err := dialOnce(t, d); err != nil || took != 1200*time.Millisecond {
+				t.Errorf("after %v: %v", took, err)
+			}
+			b.backends = 1
+		}
+		took, err := dialOnce(t, d)
+		if dialer.VerdictOf(err) != dialer.Hairpin {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+func TestAPathThatIsSlowIsNotDialedTwiceForEver(t *testing.T) {
+	b := &balancer{slow: 300 * time.Millisecond}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
+		for i := range 5 {
+			took, err := dialOnce(t, d)
+			if err != nil || took != b.slow || i > 0 && last().Tries != 1 {
+				t.Errorf("after %v and %d tries: %v", took, last().Tries, err)
+			}
+		}
+	})
+}
+
+func TestARefusalEndsAllTries(t *testing.T) {
+	b := &balancer{slow: 300 * time.Millisecond}
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
+		took, err := func() (time.Duration, error) {
+			start := time.Now()
+			_, err := d.DialContext(t.Context(), "tcp", "10.0.0.101:80")
+			return time.Since(start), err
+		}()
+		if dialer.VerdictOf(err) != dialer.PeerDown || took != b.slow {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
