@@ -273,7 +273,7 @@ func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 		r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
 		return c, nil
 	}
-	if v, _ := explain(err); v == Exhausted { // found out by this very dial: from now on it waits
+	if v, _ := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
 		r.candidates = slices.Clone(r.target.candidates)
 	}
 	if len(r.candidates) == 0 || ctx.Err() != nil {

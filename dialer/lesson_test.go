@@ -1,0 +1,176 @@
+package dialer_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// untold is a lab whose ledger is told another limit than the NAT has, or none.
+func untold(t *testing.T, ports, told int, f func(t *testing.T, lab *lab)) {
+	t.Helper()
+	path := azure(ports)
+	onPath(t, path, func(t *testing.T, lab *lab) {
+		path.Limits = nil
+		if told > 0 {
+			path.Limits = []netpath.Limit{{Scope: netpath.Destination, N: told}}
+		}
+		lab.ledger = &dialer.Ledger{Path: path, Ramp: -1}
+		lab.ledger.SetHost(dialer.Host{Alive: func(netip.AddrPort) (alive, dead, othersAlive, othersDead int) {
+			for _, f := range lab.ledger.Flows() {
+				if f.State == dialer.Active {
+					alive++
+				}
+			}
+			return alive, 0, 1, 0
+		}})
+		lab.serve(server)
+		f(t, lab)
+	})
+}
+
+// crowd has as many workers dial, and keep what they have for a while, until ctx ends. It
+// returns how many dials there were, and what went wrong with the others.
+func (l *lab) crowd(ctx context.Context, workers int) (done int64, failed []error) {
+	var n atomic.Int64
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	d := l.dialer()
+	for range workers {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				c, err := d.DialContext(ctx, "tcp", server)
+				if err != nil {
+					if ctx.Err() == nil {
+						mu.Lock()
+						failed = append(failed, err)
+						mu.Unlock()
+					}
+					continue
+				}
+				n.Add(1)
+				select {
+				case <-time.After(10 * time.Second):
+				case <-ctx.Done():
+				}
+				c.Close()
+			}
+		})
+	}
+	wg.Wait()
+	return n.Load(), failed
+}
+
+func TestALimitThatNobodyToldIsLearned(t *testing.T) {
+	for _, ports := range []int{16, 64, 128} {
+		untold(t, ports, 0, func(t *testing.T, lab *lab) {
+			lab.ledger.MaxWait = -1
+			ctx, cancel := context.WithTimeout(t.Context(), 3*240*time.Second)
+			defer cancel()
+			time.AfterFunc(2*time.Minute, func() {
+				if a := lab.account(server); a.Limit > ports || a.Limit*10 < ports*9 || a.Grade != netpath.Learned {
+					t.Errorf("%d ports: learned %d, %v", ports, a.Limit, a.Grade)
+				}
+			})
+			done, failed := lab.crowd(ctx, 2*ports)
+			if len(failed) > 0 {
+				t.Errorf("%d ports: %d dials failed: %v", ports, len(failed), failed[0])
+			}
+			// Each port carries a flow for 10 s, and is held for 240 s.
+			if most := int64(ports) * 3; done < most*85/100 {
+				t.Errorf("%d ports: %d dials, of %d that a known limit allows", ports, done, most)
+			}
+			if dropped := lab.nat.Stats().RefusedSYNs; dropped > 8*ports {
+				t.Errorf("%d ports: %d SYNs dropped", ports, dropped)
+			}
+		})
+	}
+}
+
+func TestPortsThatOthersTakeAreMissedAndComeBack(t *testing.T) {
+	const ports, hold = 32, 240 * time.Second
+	untold(t, ports, ports, func(t *testing.T, lab *lab) {
+		lab.ledger.MaxWait = -1
+		var others []interface{ Close() error }
+		for range ports / 2 {
+			c, err := lab.nat.DialContext(t.Context(), "tcp", server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			others = append(others, c)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 7*hold)
+		defer cancel()
+		time.AfterFunc(hold/2, func() {
+			if a := lab.account(server); a.Limit != ports/2 || a.Grade != netpath.Learned {
+				t.Errorf("others have half: limit %d, %v", a.Limit, a.Grade)
+			}
+			for _, c := range others {
+				c.Close()
+			}
+		})
+		time.AfterFunc(hold/2+5*hold, func() {
+			if a := lab.account(server); a.Limit != ports || a.Grade == netpath.Learned {
+				t.Errorf("nobody else has any: limit %d, %v", a.Limit, a.Grade)
+			}
+		})
+		if _, failed := lab.crowd(ctx, ports); len(failed) > 0 {
+			t.Errorf("%d dials failed: %v", len(failed), failed[0])
+		}
+	})
+}
+
+func TestWhileExhaustedNothingIsSpent(t *testing.T) {
+	untold(t, 16, 0, func(t *testing.T, lab *lab) {
+		lab.ledger.MaxWait = time.Second
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 16 {
+			conns = append(conns, lab.dial(d, server))
+		}
+		_, err := d.DialContext(t.Context(), "tcp", server)
+		if dialer.VerdictOf(err) != dialer.Exhausted || !errors.Is(err, dialer.ErrBudget) {
+			t.Errorf("got %v", err)
+		}
+		before := lab.nat.Stats().RefusedSYNs
+		for range 50 {
+			if _, err := d.DialContext(t.Context(), "tcp", server); dialer.VerdictOf(err) != dialer.Exhausted {
+				t.Errorf("got %v", err)
+			}
+		}
+		if after := lab.nat.Stats().RefusedSYNs; after != before {
+			t.Errorf("%d SYNs while it was known that there is no port", after-before)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
+
+func TestInShadowALimitIsNotLearned(t *testing.T) {
+	untold(t, 16, 0, func(t *testing.T, lab *lab) {
+		lab.ledger.Shadow = true
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 16 {
+			conns = append(conns, lab.dial(d, server))
+		}
+		_, err := d.DialContext(t.Context(), "tcp", server)
+		if dialer.VerdictOf(err) != dialer.Exhausted || errors.Is(err, dialer.ErrBudget) {
+			t.Errorf("got %v", err)
+		}
+		if a := lab.account(server); a.Limit != netpath.None || a.Grade == netpath.Learned {
+			t.Errorf("limit %d, %v", a.Limit, a.Grade)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
