@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,17 +38,16 @@ type hang struct {
 	ctx    context.Context // of all that is tried
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
-	over   chan struct{} // closed when the first try is
-	done   chan struct{} // closed when run is
+	runs   sync.WaitGroup // run, if the timer has fired
 
 	host    *host  // nil: no other source port would help
 	before  uint64 // strays, before the SYN of the last try
 	counted bool   // they were
 	first   [1]time.Time
 
-	worked bool // the first try did; written before over is closed
+	worked atomic.Bool // the first try did
 
-	// Written by run before done is closed.
+	// Written by run, and read when it is over.
 	conn   net.Conn // from another source port
 	flow   *flow    // its
 	took   time.Duration
@@ -68,7 +69,7 @@ type tried struct {
 
 // watchDial follows a dial from its SYN on. Whoever calls it calls settle.
 func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
-	h := &hang{dialer: d, target: t, way: c, began: time.Now(), over: make(chan struct{}), done: make(chan struct{})}
+	h := &hang{dialer: d, target: t, way: c, began: time.Now()}
 	h.tries = append(h.first[:0], h.began)
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
 	after := examineAfter
@@ -80,6 +81,7 @@ func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
 	if h.host != nil {
 		after = h.patience()
 	}
+	h.runs.Add(1)
 	h.timer = time.AfterFunc(after, h.run)
 	return h
 }
@@ -104,21 +106,17 @@ func (h *hang) patience() time.Duration {
 // settle ends the watch over a dial that is over, with its connection if there is one. What
 // was tried besides is over, too, when it returns.
 func (h *hang) settle(err error) {
-	defer h.cancel(nil)
-	if h.timer.Stop() {
-		close(h.done)
-		return
+	h.worked.Store(err == nil)
+	idle := h.timer.Stop()
+	h.cancel(errElsewhere)
+	if !idle {
+		h.runs.Wait()
 	}
-	if h.worked = err == nil; h.worked {
-		h.cancel(errElsewhere)
-	}
-	close(h.over)
-	<-h.done
 }
 
 // run finds out why the dial hangs.
 func (h *hang) run() {
-	defer close(h.done)
+	defer h.runs.Done()
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	now := time.Now()
@@ -141,7 +139,7 @@ func (h *hang) run() {
 	defer examine.Stop()
 	for {
 		select {
-		case <-h.over:
+		case <-h.ctx.Done():
 			return
 		case r := <-h.rolling:
 			h.pending--
@@ -173,7 +171,7 @@ func (h *hang) leave() {
 	defer l.mu.Unlock()
 	t := h.trouble
 	delete(t.hangs, h)
-	if h.worked || h.conn != nil {
+	if h.worked.Load() || h.conn != nil {
 		return
 	}
 	t.unanswered += h.synsLocked(time.Now())

@@ -19,7 +19,7 @@ const vip = "10.0.0.100:80" // of a balancer: private, so that no NAT counts it
 // comes of those.
 type balancer struct {
 	net      memnet.Network
-	backends int64
+	backends atomic.Int64
 	silent   bool // nobody counts what comes back
 	stray    bool // it does not come back
 	slow     time.Duration
@@ -27,8 +27,14 @@ type balancer struct {
 	syns, came atomic.Int64
 }
 
+func among(n int64) *balancer {
+	b := new(balancer)
+	b.backends.Store(n)
+	return b
+}
+
 func (b *balancer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	if n := b.syns.Add(1) - 1; b.backends > 0 && n%b.backends == 0 {
+	if n, of := b.syns.Add(1)-1, b.backends.Load(); of > 0 && n%of == 0 {
 		if !b.stray {
 			b.came.Add(1)
 		}
@@ -87,7 +93,7 @@ func dialOnce(t *testing.T, d *dialer.Dialer) (took time.Duration, err error) {
 }
 
 func TestAHairpinIsDialedAgainFromAnotherSourcePort(t *testing.T) {
-	b := &balancer{backends: 2}
+	b := among(2)
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
 		for range 5 {
 			took, err := dialOnce(t, d)
@@ -100,7 +106,7 @@ func TestAHairpinIsDialedAgainFromAnotherSourcePort(t *testing.T) {
 }
 
 func TestABalancerWithoutAnotherBackendIsToldWithinTwoSeconds(t *testing.T) {
-	b := &balancer{backends: 1}
+	b := among(1)
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
 		took, err := dialOnce(t, d)
 		if dialer.VerdictOf(err) != dialer.Hairpin || !strings.Contains(err.Error(), "no other backend: dial this host's own address") {
@@ -120,12 +126,12 @@ func TestABalancerWithoutAnotherBackendIsToldWithinTwoSeconds(t *testing.T) {
 }
 
 func TestATryThatIsUnluckyIsBounded(t *testing.T) {
-	b := &balancer{backends: 2}
+	b := among(2)
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
 		if _, err := dialOnce(t, d); err != nil { // so that it is known that there is another backend
 			t.Fatal(err)
 		}
-		b.backends = 1
+		b.backends.Store(1)
 		b.syns.Store(0)
 		took, err := dialOnce(t, d)
 		if dialer.VerdictOf(err) != dialer.Hairpin || b.syns.Load() > 12 || took > 3*time.Second {
@@ -136,7 +142,8 @@ func TestATryThatIsUnluckyIsBounded(t *testing.T) {
 
 func TestABlackHoleWhosePortIsServedHereIsNoHairpin(t *testing.T) {
 	for _, silent := range []bool{true, false} {
-		b := &balancer{backends: 1, stray: true, silent: silent}
+		b := among(1)
+		b.stray, b.silent = true, silent
 		behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
 			for range 3 {
 				took, err := dialOnce(t, d)
@@ -152,15 +159,15 @@ func TestABlackHoleWhosePortIsServedHereIsNoHairpin(t *testing.T) {
 }
 
 func TestWhereNobodyCountsWhatComesBackAHairpinIsKnownByItsWay(t *testing.T) {
-	b := &balancer{backends: 3, silent: true}
+	b := among(1)
+	b.silent = true
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
-		b.backends = 1
 		for range 2 { // from two source ports, each repeats its SYN in vain; a third is answered at once
-			time.AfterFunc(1100*time.Millisecond, func() { b.backends = 0 })
+			time.AfterFunc(1100*time.Millisecond, func() { b.backends.Store(0) })
 			if took, err := dialOnce(t, d); err != nil || took != 1200*time.Millisecond {
 				t.Errorf("after %v: %v", took, err)
 			}
-			b.backends = 1
+			b.backends.Store(1)
 		}
 		took, err := dialOnce(t, d)
 		if dialer.VerdictOf(err) != dialer.Hairpin {
