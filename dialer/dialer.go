@@ -454,7 +454,8 @@ func (d *Dialer) watchTunnel(ctx context.Context, conn net.Conn, t target, f *fl
 	k := d.watch(ctx, conn, t, f, c, time.Since(h.began), len(h.tries))
 	k.Because("proxy")
 	k.Close()
-	return nil, &judged{Unknown, "", err}
+	v, why := explain(err)
+	return nil, &judged{v, why, err}
 }
 
 // watch makes a Conn of a connection that is there.

@@ -54,6 +54,7 @@ type hang struct {
 	reason *judged // for which the dial was ended
 
 	trouble *trouble    // what is in it is guarded by Ledger.mu
+	serves  []uint16    // ports that this host listens on; nil if no other source port would help
 	tries   []time.Time // when each source port sent its first SYN
 	rolling chan tried
 	pending int // of tries, besides the first
@@ -117,6 +118,9 @@ func (h *hang) settle(err error) {
 // run finds out why the dial hangs.
 func (h *hang) run() {
 	defer h.runs.Done()
+	if h.host != nil {
+		h.serves = h.host.listening()
+	}
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	now := time.Now()
@@ -132,7 +136,7 @@ func (h *hang) run() {
 	h.rolling = make(chan tried)
 	defer h.drain()
 	var roll <-chan time.Time
-	if h.host != nil && len(h.host.listening()) > 0 {
+	if len(h.serves) > 0 {
 		roll = time.After(0)
 	}
 	examine := time.NewTicker(max(time.Millisecond, examineAfter-now.Sub(h.began)))
@@ -189,6 +193,22 @@ func (h *hang) synsLocked(now time.Time) (n int) {
 	return n
 }
 
+// helped notes that another source port was answered where the first was not.
+func (h *hang) helped(atOnce bool) {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	seen := &h.trouble.rolled
+	if atOnce {
+		seen.fresh++
+		seen.long += h.long()
+	}
+	e := h.shownLocked()
+	l.mu.Unlock()
+	if e.hairpin() {
+		l.tellVerdict(place{dst: h.way.dst}, h.target.address, Hairpin, e.tellHairpin())
+	}
+}
+
 // long is how many source ports have repeated their SYN in vain.
 func (h *hang) long() (n int) {
 	for _, began := range h.tries {
@@ -235,13 +255,7 @@ func (l *Ledger) abandoned(f *flow, err error) {
 func (h *hang) tell(r tried) bool {
 	if r.err == nil {
 		h.conn, h.flow, h.took = r.conn, r.flow, r.took
-		l := h.dialer.ledger()
-		l.mu.Lock()
-		if r.took < suspicion {
-			h.trouble.rolled.fresh++
-			h.trouble.rolled.long += h.long()
-		}
-		l.mu.Unlock()
+		h.helped(r.took < suspicion)
 		h.cancel(errElsewhere)
 		return true
 	}
@@ -264,9 +278,9 @@ func (h *hang) again() time.Duration {
 		}
 	}
 	h.counted = false // once
-	e := evidence{serves: h.host.listening(), rolled: *seen, loss: l.loss.share()}
+	e := h.shownLocked()
 	l.mu.Unlock()
-	sure := e.rolled.hairpin(&e)
+	sure := e.hairpin()
 	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
 		h.give(Hairpin)
 		return 0
@@ -291,6 +305,11 @@ func (h *hang) again() time.Duration {
 	return suspicion
 }
 
+// shownLocked is what source ports have shown.
+func (h *hang) shownLocked() evidence {
+	return evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.share()}
+}
+
 // try connects from one more source port.
 func (h *hang) try(f *flow) {
 	h.dialer.ledger().dial(f)
@@ -312,9 +331,7 @@ func (h *hang) judge() *judged {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.evidenceLocked(time.Now(), h.trouble, h.way)
-	if h.host != nil {
-		e.serves = h.host.listening()
-	}
+	e.serves = h.serves
 	v, why := e.judge()
 	return &judged{verdict: v, evidence: why, err: errNoAnswer}
 }

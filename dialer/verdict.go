@@ -178,7 +178,8 @@ func (e *evidence) chance(n int) bool { return math.Pow(e.loss, float64(n)) > un
 
 // hairpin reports whether flows come back to this host: the kernel has seen them come, or
 // repeated SYNs are never answered where those of another source port are, at once.
-func (r *rolled) hairpin(e *evidence) bool {
+func (e *evidence) hairpin() bool {
+	r := &e.rolled
 	if r.comeBack(cameBack) {
 		return true
 	}
@@ -191,7 +192,7 @@ func (r *rolled) comeBack(n int) bool { return r.came >= n && 4*r.came >= 3*r.wa
 // judge says what it means that a dial is not answered.
 func (e *evidence) judge() (Verdict, string) {
 	switch {
-	case e.rolled.hairpin(e):
+	case e.hairpin():
 		return Hairpin, e.tellHairpin()
 	case e.chance(e.syns) && !(e.beyond && e.syns > 1) || e.over < examineAfter:
 		return Unknown, fmt.Sprintf("%s not answered within %v", plural(e.syns, "SYN"), e.over.Round(10*time.Millisecond))
