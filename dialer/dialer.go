@@ -399,7 +399,7 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 		conn, f, took, err = h.conn, h.flow, h.took, nil
 	}
 	if err == nil {
-		l.answered(c.dst, took)
+		l.answered(c.place(), took)
 	}
 	took = time.Since(h.began)
 	t.setup.Phase("socket connect", c.dst.String(), h.began, err)
@@ -420,7 +420,7 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 	conclusive := conclusive(ctx, err, took)
 	j := h.explain(err, conclusive)
 	if j.verdict == PeerDown {
-		l.answered(h.way.dst, took)
+		l.answered(h.way.place(), took)
 	}
 	l.scope.Failed(ctx, h.target.address, h.way.dst, took, j)
 	switch {
@@ -430,7 +430,7 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 		l.failed(f, how, j, conclusive && j.verdict != Hairpin)
 	}
 	if conclusive || j.verdict != Unknown {
-		l.tellVerdict(place{dst: h.way.dst}, h.target.address, j.verdict, j.evidence)
+		l.tellVerdict(h.way.place(), h.target.address, j.verdict, j.evidence)
 	}
 	d.observe(Event{Kind: Failed, Host: h.target.address, Remote: h.way.dst, Took: took, Err: j.err,
 		Verdict: j.verdict, Evidence: j.evidence, Tries: len(h.tries)})

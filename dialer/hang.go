@@ -21,6 +21,9 @@ const (
 	// maxTries and maxRolling bound how often another source port is tried.
 	maxTries   = 12
 	maxRolling = 3 * time.Second
+
+	// maxWatched is after how many SYNs half of what they have shown is forgotten.
+	maxWatched = 64
 )
 
 // errElsewhere ends a SYN because that from another source port was answered.
@@ -92,7 +95,7 @@ func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
 func (h *hang) patience() time.Duration {
 	l := h.dialer.ledger()
 	l.mu.Lock()
-	t := l.troubles[place{dst: h.way.dst}]
+	t := l.troubles[h.way.place()]
 	patience := suspicion
 	if t != nil {
 		patience = min(max(patience, 2*t.slowest), examineAfter)
@@ -124,7 +127,7 @@ func (h *hang) run() {
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	now := time.Now()
-	t := l.troubleLocked(now, place{dst: h.way.dst})
+	t := l.troubleLocked(now, h.way.place())
 	if t.since.IsZero() {
 		t.since = h.began
 	}
@@ -205,7 +208,7 @@ func (h *hang) helped(atOnce bool) {
 	e := h.shownLocked()
 	l.mu.Unlock()
 	if e.hairpin() {
-		l.tellVerdict(place{dst: h.way.dst}, h.target.address, Hairpin, e.tellHairpin())
+		l.tellVerdict(h.way.place(), h.target.address, Hairpin, e.tellHairpin())
 	}
 }
 
@@ -275,6 +278,9 @@ func (h *hang) again() time.Duration {
 		seen.watched++
 		if now > h.before {
 			seen.came++
+		}
+		if seen.watched == maxWatched {
+			seen.watched, seen.came = seen.watched/2, seen.came/2
 		}
 	}
 	h.counted = false // once
@@ -385,7 +391,7 @@ func (h *hang) examine() {
 		t.looking, t.look = false, &seen
 		now := time.Now()
 		e := l.evidenceLocked(now, t, h.way)
-		if v, _ := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow {
+		if v, _ := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow { // whose account there is
 			l.cutLocked(now, l.accounts[h.way.owes[0]])
 			close(t.exhausted)
 			t.exhausted = make(chan struct{})

@@ -64,11 +64,14 @@ const (
 	lookFor = 5 * time.Second
 )
 
-// A place is where dials lead: an address, or only a name, of which there is none.
+// A place is where dials lead, and from where, or only a name that has no address.
 type place struct {
+	src  netip.Addr
 	dst  netip.AddrPort
 	host string
 }
+
+func (c candidate) place() place { return place{src: c.src, dst: c.dst} }
 
 // A trouble is what dials to one address have shown since the first that was not answered in
 // time. Its fields are guarded by Ledger.mu.
@@ -127,21 +130,16 @@ func (l *Ledger) forgetTroubleLocked() {
 	delete(l.troubles, oldest)
 }
 
-// answered notes that a SYN was.
-func (l *Ledger) answered(dst netip.AddrPort, took time.Duration) {
+// answered notes that a SYN was answered, so long after the first from its source port.
+func (l *Ledger) answered(p place, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.answeredLocked(time.Now(), dst, took)
-}
-
-// answeredLocked notes that a SYN to dst was answered, so long after the first from its
-// source port.
-func (l *Ledger) answeredLocked(now time.Time, dst netip.AddrPort, took time.Duration) {
 	l.loss.note(synsIn(took) - 1)
-	t := l.troubles[place{dst: dst}]
+	t := l.troubles[p]
 	if t == nil {
 		return
 	}
+	now := time.Now()
 	t.touched = now
 	t.unanswered, t.since = 0, time.Time{}
 	if len(t.hangs) > 0 {
