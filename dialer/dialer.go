@@ -121,7 +121,9 @@ func WithoutMaxWait(ctx context.Context) context.Context {
 // DialContext waits for a port to address, connects, and returns a *Conn. The
 // network is "tcp", "tcp4" or "tcp6"; a "unix" socket crosses no NAT and is
 // dialed as by net.Dialer. A name with several addresses is tried at one after
-// the other, where there is most room first. The error is a *DialError.
+// the other, where there is most room first. A SYN to a private address that is not
+// answered soon, on a host that listens, may be sent again from other source ports: see
+// Verdict Hairpin. The error is a *DialError.
 func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
 	if network == "unix" {
 		return (&net.Dialer{}).DialContext(ctx, network, address)

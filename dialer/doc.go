@@ -57,14 +57,46 @@
 //		log.Println(account)
 //	}
 //
+// And read the error: a dial that failed says what that means, with the evidence, in its
+// text and as [DialError].Verdict. [Ledger.Diagnoses] lists what was wrong in the last minutes.
+//
+//	exhausted    no port is left: the account is full, or existing connections to the address
+//	             live on while no new one is answered
+//	hairpin      a load balancer maps the flow back to this host
+//	path-down    packets to there vanish; connections that were there die, too
+//	peer-down    the far end answers, and refuses or resets
+//	unreachable  a router says so (ICMP), or this machine knows no way
+//	local-ports  this machine has no port of its own left
+//	dns          the name was not found
+//	unknown      too little is known: a SYN or two were not answered
+//
 // # Connects hang to one destination only
 //
 // A NAT that has no port left for it drops the SYN without a word. If the account is
-// full, so it is here. If it is not, somebody else has the ports: say how many you are
-// (Profile.Sharers), and let all clients of the program dial by natwise. If the same
-// share of connects hangs whatever the load is, it is no matter of ports: a server that
-// calls the internal load balancer before itself is sent to itself once in as many times
-// as there are servers, and Azure's does not deliver that.
+// full, so it is here, and dials wait instead. If it is not, somebody else has the ports:
+// say how many you are (Profile.Sharers), and let all clients of the program dial by
+// natwise. Until then the ledger learns: a dial that is not answered within a second or
+// two, while connections to the address live, ends, and waits in the queue with the others;
+// the account's limit is what it holds (Account.Grade says Learned). Once in a hold it
+// is tried whether there is more, by one dial, then two, then four; never more than Path says.
+//
+// # The same share of connects hangs, whatever the load is
+//
+// A server that calls the internal load balancer before itself is sent to itself once in
+// as many times as there are backends, and nobody delivers that. Another source port may be
+// sent to another backend: a SYN to a private address that is unanswered after 200 ms, on a
+// host that others can connect to, is sent again from a new one, and where it is known to be a
+// hairpin every 200 ms, at most 12 times. Linux knows by the kernel's count of packets that came
+// back, in the first dial; elsewhere it takes a few that took longer. Each such dial costs
+// what it waits. To have none of it, name the balancer and this host's own address:
+//
+//	d := &dialer.Dialer{Hairpin: map[netip.AddrPort]netip.AddrPort{
+//		netip.MustParseAddrPort("10.0.0.100:80"): netip.MustParseAddrPort("127.0.0.1:8080"),
+//	}}
+//
+// or dial it by another [Source], whose flows are translated on the way, or by a Proxy on
+// another host. A balancer that has no other backend cannot be reached from this one in
+// any other way, and the error says so within two seconds.
 //
 // # I/O timeout after minutes of silence
 //
@@ -100,7 +132,7 @@
 //
 // # Cannot assign requested address
 //
-// This is EADDRNOTAVAIL: it is the machine's own ports that have run out: Linux has
+// This is EADDRNOTAVAIL, and the verdict local-ports: it is the machine's own ports that have run out: Linux has
 // 28,232 for each destination (ip_local_port_range), and keeps one for 60 s after this
 // side has closed it (TIME_WAIT). As a rule that destination is near, a proxy on loopback
 // or a database, which no NAT translates and a ledger does not count. Give its clients
