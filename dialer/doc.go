@@ -77,8 +77,9 @@
 // say how many you are (Profile.Sharers), and let all clients of the program dial by
 // natwise. Until then the ledger learns: a dial that is not answered within a second or
 // two, while connections to the address live, ends, and waits in the queue with the others;
-// the account's limit is what it holds (Account.Grade says Learned). Once in a hold it
-// is tried whether there is more, by one dial, then two, then four; never more than Path says.
+// the account's limit is what it holds (Account.Grade says Learned). Now and then, once in
+// a hold in the end, it is tried whether there is more, by one dial, then two, then four;
+// never more than Path says.
 //
 // # The same share of connects hangs, whatever the load is
 //

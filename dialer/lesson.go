@@ -8,13 +8,16 @@ import (
 
 // A lesson is a limit that the NAT has taught: a dial found no port though the path's own
 // limit, if one is known, would have let it have one. Others may hold what is missing and
-// give it back, so once in a hold it is tried whether there is more: one flow, and if that is
-// answered, two at a time, four. Its fields are guarded by Ledger.mu.
+// give it back, so now and then it is tried whether there is more: one flow, and if that is
+// answered, two at a time, four. A server that takes no more connections for a moment looks
+// the same, so that the first try is soon; then they become rarer, down to one in a hold,
+// before which nobody gives anything back. Its fields are guarded by Ledger.mu.
 type lesson struct {
 	limit  int
-	known  int       // what Path says, or netpath.None
-	next   time.Time // when to try whether there is more
-	beyond int       // how many flows more may be tried now
+	known  int           // what Path says, or netpath.None
+	next   time.Time     // when to try whether there is more
+	pause  time.Duration // before that; 0: the last try found some
+	beyond int           // how many flows more may be tried now
 	used   time.Time
 }
 
@@ -22,8 +25,9 @@ const (
 	// maxLessons is how many accounts are remembered that were taught, after they are empty.
 	maxLessons = 256
 
-	// leastPause is between two tries where the NAT holds nothing.
+	// leastPause is between two tries, and firstPause the part of a hold before the first.
 	leastPause = time.Second
+	firstPart  = 16
 )
 
 // gradeOf is that of the limit.
@@ -44,8 +48,10 @@ func (l *Ledger) cutLocked(now time.Time, a *account) {
 		s = l.lessonLocked(now, a)
 	}
 	s.limit, s.beyond, s.used = max(1, min(s.limit, a.held())), 0, now
-	s.next = now.Add(max(l.longestHold(), leastPause))
 	a.limit = s.limit
+	hold := l.longestHold()
+	s.pause = max(leastPause, min(max(2*s.pause, hold/firstPart), hold))
+	s.next = now.Add(s.pause)
 }
 
 func (l *Ledger) lessonLocked(now time.Time, a *account) *lesson {
@@ -99,6 +105,7 @@ func (l *Ledger) provedLocked(now time.Time, a *account) {
 		delete(l.lessons, a.key)
 		return
 	}
+	s.pause = 0
 	s.beyond *= 2
 	if s.known != netpath.None {
 		s.beyond = min(s.beyond, s.known-s.limit)

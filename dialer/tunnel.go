@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"strconv"
 	"time"
 
 	"golang.org/x/net/proxy"
@@ -28,7 +30,9 @@ func proxyAddress(u *url.URL) (host string, port uint16, err error) {
 	if u.Port() == "" {
 		return u.Hostname(), standard, nil
 	}
-	port, err = portNumber(context.Background(), "tcp", u.Port())
+	if port, err = portNumber(context.Background(), "tcp", u.Port()); err != nil {
+		err = fmt.Errorf("dialer: Proxy: %w", err)
+	}
 	return u.Hostname(), port, err
 }
 
@@ -42,30 +46,36 @@ func (e *proxyError) Error() string { return "proxy " + e.at + ": " + e.err.Erro
 func (e *proxyError) Unwrap() error { return e.err }
 
 // tunnel asks the proxy at the other end of c for a connection to address, of which c is
-// this end from then on. A name is looked up by the proxy.
+// this end from then on. A name is looked up by the proxy. It ends when ctx does.
 func tunnel(ctx context.Context, c net.Conn, via *url.URL, address string) error {
-	if until, ok := ctx.Deadline(); ok {
-		c.SetDeadline(until)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
 	}
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	number, err := portNumber(ctx, "tcp", port)
+	if err != nil {
+		return err
+	}
+	address = net.JoinHostPort(host, strconv.Itoa(int(number))) // "https" means nothing to a proxy
 	connect := connectBySOCKS
 	if via.Scheme == "http" {
 		connect = connectByHTTP
 	}
-	err := connect(ctx, c, via, address)
-	if !stop() && err == nil {
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	err = connect(c, via, address)
+	if !stop() && (err == nil || errors.Is(err, os.ErrDeadlineExceeded)) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
 		return &proxyError{via.Host, err}
 	}
-	return c.SetDeadline(time.Time{})
+	return nil
 }
 
 // maxAnswer is more than a proxy's answer to CONNECT can reasonably be.
 const maxAnswer = 64 << 10
 
-func connectByHTTP(_ context.Context, c net.Conn, via *url.URL, address string) error {
+func connectByHTTP(c net.Conn, via *url.URL, address string) error {
 	req := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: address}, Host: address, Header: make(http.Header)}
 	if u := via.User; u != nil {
 		password, _ := u.Password()
@@ -74,17 +84,22 @@ func connectByHTTP(_ context.Context, c net.Conn, via *url.URL, address string) 
 	if err := req.Write(c); err != nil {
 		return err
 	}
-	// Byte by byte: what follows the answer is the server's, who may speak first.
+	return readAnswer(c)
+}
+
+// readAnswer reads what a proxy answers to CONNECT. It reads byte by byte, since what follows
+// is the server's, who may speak first.
+func readAnswer(r io.Reader) error {
 	var head bytes.Buffer
-	for one := make([]byte, 1); !bytes.HasSuffix(head.Bytes(), []byte("\r\n\r\n")); head.Write(one) {
+	for one := make([]byte, 1); !isWhole(head.Bytes()); head.Write(one) {
 		if head.Len() == maxAnswer {
 			return fmt.Errorf("its answer has no end after %d bytes", maxAnswer)
 		}
-		if _, err := io.ReadFull(c, one); err != nil {
+		if _, err := io.ReadFull(r, one); err != nil {
 			return err
 		}
 	}
-	resp, err := http.ReadResponse(bufio.NewReader(&head), req)
+	resp, err := http.ReadResponse(bufio.NewReader(&head), &http.Request{Method: http.MethodConnect})
 	if err != nil {
 		return err
 	}
@@ -94,7 +109,12 @@ func connectByHTTP(_ context.Context, c net.Conn, via *url.URL, address string) 
 	return nil
 }
 
-func connectBySOCKS(ctx context.Context, c net.Conn, via *url.URL, address string) error {
+// isWhole reports whether a head ends with an empty line.
+func isWhole(head []byte) bool {
+	return bytes.HasSuffix(head, []byte("\n\r\n")) || bytes.HasSuffix(head, []byte("\n\n"))
+}
+
+func connectBySOCKS(c net.Conn, via *url.URL, address string) error {
 	var auth *proxy.Auth
 	if u := via.User; u != nil {
 		password, _ := u.Password()
@@ -104,17 +124,16 @@ func connectBySOCKS(ctx context.Context, c net.Conn, via *url.URL, address strin
 	if err != nil {
 		return err
 	}
-	_, err = socks.(proxy.ContextDialer).DialContext(ctx, "tcp", address) // it is c, in a wrapper
+	_, err = socks.(proxy.ContextDialer).DialContext(context.Background(), "tcp", address) // it is c, in a wrapper
 	if op, ok := err.(*net.OpError); ok {
 		err = op.Err // the rest names the proxy again
 	}
 	return err
 }
 
-// connected dials what is connected already.
+// connected dials what is connected already, and leaves its end to whoever has connected it.
 type connected struct{ net.Conn }
 
-func (c connected) Dial(string, string) (net.Conn, error) { return c.Conn, nil }
-func (c connected) DialContext(context.Context, string, string) (net.Conn, error) {
-	return c.Conn, nil
-}
+func (c connected) Dial(string, string) (net.Conn, error)                         { return c, nil }
+func (c connected) DialContext(context.Context, string, string) (net.Conn, error) { return c, nil }
+func (c connected) Close() error                                                  { return nil }
