@@ -25,7 +25,7 @@ const (
 	// maxLessons is how many accounts are remembered that were taught, after they are empty.
 	maxLessons = 256
 
-	// leastPause is between two tries, and firstPause the part of a hold before the first.
+	// leastPause is between two tries, and before the first a hold is divided by firstPart.
 	leastPause = time.Second
 	firstPart  = 16
 )
