@@ -52,7 +52,8 @@ type Dialer struct {
 	// Proxy says through which proxy to dial address, as it was asked for: its URL with the
 	// scheme http (CONNECT), socks5 or socks5h, and a user where it wants one. A nil URL:
 	// through none. Names are looked up by the proxy, and it is the flow to the proxy that
-	// is booked. Nil: none is used.
+	// is booked. What httpx.Transport.Proxy chooses is an address to dial as any other. Nil:
+	// none is used.
 	Proxy func(network, address string) (*url.URL, error)
 
 	// Stagger is how long one address may take before the next is tried beside
@@ -154,14 +155,18 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 		setup.Phase("DNS lookup", t.host, began, err)
 	}
 	if err != nil {
-		if own {
-			setup.End(err)
-		}
 		failed := dialError(network, address, err)
 		if failed.Verdict == DNS {
 			l.tellVerdict(place{host: address}, address, DNS, "")
+			setup.Judged(DNS.String())
+		}
+		if own {
+			setup.End(err)
 		}
 		return nil, failed
+	}
+	if !isAddress(t.host) {
+		l.resolved(address)
 	}
 	want := d.request(ctx, t)
 	want.itself = own
@@ -403,15 +408,17 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 	if err == nil {
 		l.answered(c.place(), took)
 	}
-	took = time.Since(h.began)
-	t.setup.Phase("socket connect", c.dst.String(), h.began, err)
-	if err == nil && t.via != nil {
-		return d.watchTunnel(ctx, conn, t, f, c, h)
-	}
 	if err != nil {
-		return nil, d.failed(ctx, h, f, err)
+		err = d.failed(ctx, h, f, err)
 	}
-	return d.watch(ctx, conn, t, f, c, took, len(h.tries)), nil
+	t.setup.Phase("socket connect", c.dst.String(), h.began, err)
+	switch {
+	case err != nil:
+		return nil, err
+	case t.via != nil:
+		return d.watchTunnel(ctx, conn, f, h)
+	}
+	return d.watch(ctx, conn, f, h, took), nil
 }
 
 // failed books a dial that was not answered, or not as it should, and says what that means.
@@ -434,13 +441,19 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 	if conclusive || j.verdict != Unknown {
 		l.tellVerdict(h.way.place(), h.target.address, j.verdict, j.evidence)
 	}
-	d.observe(Event{Kind: Failed, Host: h.target.address, Remote: h.way.dst, Took: took, Err: j.err,
-		Verdict: j.verdict, Evidence: j.evidence, Tries: len(h.tries)})
+	d.tellFailed(h, j)
 	return j
 }
 
+func (d *Dialer) tellFailed(h *hang, j *judged) {
+	h.target.setup.Judged(j.verdict.String())
+	d.observe(Event{Kind: Failed, Host: h.target.address, Remote: h.way.dst, Took: time.Since(h.began), Err: j.err,
+		Verdict: j.verdict, Evidence: j.evidence, Tries: len(h.tries)})
+}
+
 // watchTunnel has the proxy at the other end of conn connect, and makes a Conn of that.
-func (d *Dialer) watchTunnel(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, h *hang) (*Conn, error) {
+func (d *Dialer) watchTunnel(ctx context.Context, conn net.Conn, f *flow, h *hang) (*Conn, error) {
+	t := h.target
 	asking := ctx
 	if limit := d.timeout(); limit > 0 {
 		var cancel context.CancelFunc
@@ -451,18 +464,24 @@ func (d *Dialer) watchTunnel(ctx context.Context, conn net.Conn, t target, f *fl
 	err := tunnel(asking, conn, t.via, t.address)
 	t.setup.Phase("proxy connect", t.address, began, err)
 	if err == nil {
-		return d.watch(ctx, conn, t, f, c, time.Since(h.began), len(h.tries)), nil
+		return d.watch(ctx, conn, f, h, 0), nil
 	}
-	k := d.watch(ctx, conn, t, f, c, time.Since(h.began), len(h.tries))
-	k.Because("proxy")
-	k.Close()
+	conn.Close()
 	v, why := explain(err)
-	return nil, &judged{v, why, err}
+	j := &judged{v, why, err}
+	l := d.ledger()
+	l.scope.Failed(ctx, t.address, h.way.dst, time.Since(h.began), j)
+	l.failed(f, keepalive.FINByUs, j, false) // the proxy's address is in order
+	if v != Unknown {
+		l.tellVerdict(h.way.place(), t.address, v, why)
+	}
+	d.tellFailed(h, j)
+	return nil, j
 }
 
-// watch makes a Conn of a connection that is there.
-func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c candidate, took time.Duration, tries int) *Conn {
-	l := d.ledger()
+// watch makes a Conn of a connection that is there, and whose SYN was answered so late.
+func (d *Dialer) watch(ctx context.Context, conn net.Conn, f *flow, h *hang, late time.Duration) *Conn {
+	l, t, c, took := d.ledger(), h.target, h.way, time.Since(h.began)
 	k := &keeper{dialer: d, target: t, way: c, flow: f, exempt: len(c.owes) == 0, born: time.Now(), local: addrPort(conn.LocalAddr())}
 	k.peer = l.scope.Opened(ctx, t.address, c.dst, took)
 	plan := k.plan()
@@ -476,12 +495,12 @@ func (d *Dialer) watch(ctx context.Context, conn net.Conn, t target, f *flow, c 
 	if learned := k.plan(); learned != plan {
 		kc.Follow(learned) // just now
 	}
-	stale := took >= staleAfter && metStale(kc)
+	stale := late >= staleAfter && metStale(kc)
 	if stale {
 		l.scope.Warn("stale", t.address, "an old socket of the far end answered first, which a flow that idled out has left",
 			"address", t.address, "remote", c.dst, "took", took)
 	}
-	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused, Tries: tries, Stale: stale}))
+	d.observe(k.event(Event{Kind: Opened, Took: took, Err: refused, Tries: len(h.tries), Stale: stale}))
 	return &Conn{kc, l, f, k}
 }
 

@@ -69,7 +69,10 @@ func dialError(network, address string, err error) *DialError {
 func (e *DialError) Error() string {
 	what := e.Err.Error()
 	if op, ok := e.Err.(*net.OpError); ok && op.Op == "dial" { // says again what we say
-		if what = op.Err.Error(); op.Addr != nil && op.Addr.String() != e.Address {
+		if what = op.Err.Error(); op.Source != nil && strings.HasPrefix(what, "bind:") {
+			what = "from " + op.Source.String() + ": " + what
+		}
+		if op.Addr != nil && op.Addr.String() != e.Address {
 			what = op.Addr.String() + ": " + what
 		}
 	}

@@ -77,7 +77,7 @@ type Host struct {
 func (l *Ledger) SetHost(h Host) {
 	l.host = &host{strays: h.Strays, listening: func() []uint16 { return h.Listening }}
 	if h.Alive != nil {
-		l.host.see = func(c candidate, _ time.Time) look {
+		l.host.see = func(c candidate) look {
 			k := look{at: time.Now()}
 			k.alive, k.dead, k.othersAlive, k.othersDead = h.Alive(c.dst)
 			return k

@@ -22,6 +22,9 @@ const (
 	maxTries   = 12
 	maxRolling = 3 * time.Second
 
+	// forgetAfter is how long it counts what was and was not answered.
+	forgetAfter = 10 * time.Second
+
 	// maxWatched is after how many SYNs half of what they have shown is forgotten.
 	maxWatched = 64
 )
@@ -128,8 +131,8 @@ func (h *hang) run() {
 	l.mu.Lock()
 	now := time.Now()
 	t := l.troubleLocked(now, h.way.place())
-	if t.since.IsZero() {
-		t.since = h.began
+	if t.since.IsZero() || now.Sub(t.since) > forgetAfter {
+		t.beginLocked(h.began)
 	}
 	t.hangs[h], h.trouble = struct{}{}, t
 	exhausted := t.exhausted
@@ -181,19 +184,13 @@ func (h *hang) leave() {
 	if h.worked.Load() || h.conn != nil {
 		return
 	}
-	t.unanswered += h.synsLocked(time.Now())
-	t.rolled.long += h.long()
-}
-
-// synsLocked is how many SYNs were sent since the last answer to anybody's.
-func (h *hang) synsLocked(now time.Time) (n int) {
+	now := time.Now()
+	t.failed++
+	t.after += t.afterLocked(now, h.began)
 	for _, began := range h.tries {
-		if began.Before(h.trouble.since) {
-			began = h.trouble.since
-		}
-		n += synsIn(now.Sub(began))
+		t.syns += synsIn(now.Sub(began))
 	}
-	return n
+	t.rolled.long += h.long()
 }
 
 // helped notes that another source port was answered where the first was not.
@@ -240,7 +237,7 @@ func (d *Dialer) abandon(h *hang, r tried) {
 		d.ledger().abandoned(r.flow, r.err)
 		return
 	}
-	c := d.watch(h.ctx, r.conn, h.target, r.flow, h.way, r.took, 1)
+	c := d.watch(h.ctx, r.conn, r.flow, h, 0)
 	c.Conn.EndSoonest() // nothing was ever sent on it
 	c.Close()
 }
@@ -313,7 +310,7 @@ func (h *hang) again() time.Duration {
 
 // shownLocked is what source ports have shown.
 func (h *hang) shownLocked() evidence {
-	return evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.share()}
+	return evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.with(lossRate{})}
 }
 
 // try connects from one more source port.
@@ -385,11 +382,11 @@ func (h *hang) examine() {
 		if l.host != nil && l.host.see != nil {
 			see = l.host.see
 		}
-		seen := see(h.way, h.began)
+		seen := see(h.way)
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		t.looking, t.look = false, &seen
 		now := time.Now()
+		t.sawLocked(now, seen)
 		e := l.evidenceLocked(now, t, h.way)
 		if v, _ := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow { // whose account there is
 			l.cutLocked(now, l.accounts[h.way.owes[0]])

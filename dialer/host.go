@@ -16,7 +16,7 @@ type host struct {
 	// listening returns the ports on which others may connect to this machine.
 	listening func() []uint16
 
-	see func(candidate, time.Time) look // a test's, instead of Ledger.see
+	see func(candidate) look // a test's, instead of Ledger.see
 }
 
 var thisHost = &host{strays: strays, listening: remembered(listening)}
@@ -45,16 +45,12 @@ func remembered(f func() []uint16) func() []uint16 {
 // backend.
 func mayHairpin(a netip.Addr) bool { return a.IsPrivate() }
 
-// synsIn is how many SYNs have been sent so long after the first: one more each second, or
-// after twice the time.
+// synsIn is how many SYNs have been sent so long after the first: the first few a second
+// apart, then each after twice the time.
 func synsIn(d time.Duration) int {
 	n, next := 1, time.Second
 	for linear := linearSYNs(); d >= next; n++ {
-		if n < linear {
-			next += time.Second
-		} else {
-			next += time.Second << max(0, n-max(1, linear)+1)
-		}
+		next += time.Second << max(0, n-linear)
 	}
 	return n
 }

@@ -48,6 +48,9 @@ func (d *Dialer) target(ctx context.Context, network, address string) (target, e
 	}
 	if d.Proxy != nil {
 		if t.via, err = d.Proxy(network, address); err != nil {
+			if bad := new(url.Error); errors.As(err, &bad) {
+				err = bad.Err // without the URL, which may have a password
+			}
 			return t, fmt.Errorf("Dialer.Proxy: %w", err)
 		}
 		if t.via != nil {

@@ -13,10 +13,12 @@ import (
 // A Diagnosis is what the last failed dials to one destination mean. It is a copy.
 type Diagnosis struct {
 	Host     string         // as it was asked for, with its port
+	Source   netip.Addr     // the Source's that they were dialed from; zero: the system's choice
 	Remote   netip.AddrPort // zero for DNS
 	Verdict  Verdict
 	Evidence string    // in words; empty: the verdict says it all
-	At       time.Time // of the last dial that failed so
+	Since    time.Time // the first of those dials failed
+	At       time.Time // the last did
 	Dials    int       // that did, one after the other; 0: one had help, from another source port
 }
 
@@ -62,6 +64,9 @@ const (
 
 	// lookFor is how long it counts who lives.
 	lookFor = 5 * time.Second
+
+	// justNow is how long ago something may have come from who lives.
+	justNow = 500 * time.Millisecond
 )
 
 // A place is where dials lead, and from where, or only a name that has no address.
@@ -79,22 +84,34 @@ type trouble struct {
 	touched time.Time
 	last    Diagnosis // zero: no dial has failed
 
-	unanswered int       // SYNs of dials that are over, since an answer came from there
-	since      time.Time // the first of them, and of those under way, was sent; zero: there is none
-	hangs      map[*hang]struct{}
-	slowest    time.Duration // the longest that an answer to a first SYN took, if it was slow
-	rolled     rolled
+	// Since the first of the dials that hang, or have hung in vain: zero while there is none.
+	since    time.Time
+	hangs    map[*hang]struct{}
+	failed   int // dials that are over
+	syns     int // which they have sent
+	after    int // of those: after somebody was seen to live
+	answered int // dials
 
-	look      *look // the last one at who lives
+	slowest time.Duration // the longest that an answer to a first SYN took, if it was slow
+	rolled  rolled
+
+	look      look      // the last one at who lives
+	lively    time.Time // since when each look has seen life, or nobody who could be asked
 	looking   bool
 	exhausted chan struct{} // closed when dials under way are to wait in the queue; then another is made
 }
 
+// beginLocked forgets the dials that are over.
+func (t *trouble) beginLocked(since time.Time) {
+	t.since, t.failed, t.syns, t.after, t.answered = since, 0, 0, 0, 0
+}
+
 // A look is who was seen to live, and who not.
 type look struct {
-	at                      time.Time
+	at                      time.Time // when it began
 	alive, dead             int
 	othersAlive, othersDead int
+	loss                    lossRate // of packets of the former
 }
 
 // troubleLocked returns what is known of a place; it is known from now on.
@@ -134,16 +151,14 @@ func (l *Ledger) forgetTroubleLocked() {
 func (l *Ledger) answered(p place, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.loss.note(synsIn(took) - 1)
 	t := l.troubles[p]
 	if t == nil {
+		l.loss.note(synsIn(took) - 1)
 		return
 	}
-	now := time.Now()
-	t.touched = now
-	t.unanswered, t.since = 0, time.Time{}
-	if len(t.hangs) > 0 {
-		t.since = now // what they have sent before counts no more
+	t.touched = time.Now()
+	if t.answered++; len(t.hangs) == 0 {
+		t.beginLocked(time.Time{})
 	}
 	t.rolled.through = true
 	switch {
@@ -158,7 +173,15 @@ func (l *Ledger) answered(p place, took time.Duration) {
 	}
 }
 
-// A lossRate is the share of SYNs that get lost, of the last hundred or so.
+// resolved notes that a name has an address.
+func (l *Ledger) resolved(host string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.troubles, place{host: host})
+}
+
+// A lossRate is the share of SYNs that get lost, of the last hundred or so, to where there is
+// no trouble.
 type lossRate struct{ sent, lost float64 }
 
 func (r *lossRate) note(lost int) {
@@ -167,30 +190,37 @@ func (r *lossRate) note(lost int) {
 	r.lost = memory*r.lost + float64(lost)
 }
 
-// share is what to expect: a little, where nothing was lost so far.
-func (r *lossRate) share() float64 { return max(0.01, (r.lost+0.5)/(r.sent+10)) }
+// with is what to expect by two rates, and before anything was sent, the worst that is still
+// called healthy: a tenth of the packets each way.
+func (r lossRate) with(other lossRate) float64 {
+	const sent, lost = 10, 1.9
+	return max(0.01, (r.lost+other.lost+lost)/(r.sent+other.sent+sent))
+}
 
 // failedToLocked notes what a failed dial to a place means.
 func (l *Ledger) failedToLocked(now time.Time, p place, host string, v Verdict, evidence string) {
 	t := l.troubleLocked(now, p)
-	dials := t.last.Dials + 1
-	if t.last.Verdict != v {
-		dials = 1
+	dials, since := t.last.Dials+1, t.last.Since
+	if t.last.Verdict != v || dials == 1 {
+		dials, since = 1, now
 	}
-	t.last = Diagnosis{Host: host, Remote: p.dst, Verdict: v, Evidence: evidence, At: now, Dials: dials}
+	t.last = Diagnosis{Host: host, Source: p.src, Remote: p.dst, Verdict: v, Evidence: evidence, Since: since, At: now, Dials: dials}
 }
 
 // evidenceLocked is what is known of the address that dials to c hang at.
 func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence {
-	e := evidence{syns: t.unanswered, loss: l.loss.share(), rolled: t.rolled, limit: netpath.None}
+	e := evidence{dials: t.failed, syns: t.syns, after: t.after, answered: t.answered, loss: l.loss.with(lossRate{}), rolled: t.rolled, limit: netpath.None}
 	for h := range t.hangs {
+		e.dials++
 		e.syns += synsIn(now.Sub(h.began))
+		e.after += t.afterLocked(now, h.began)
 	}
 	if !t.since.IsZero() {
 		e.over = now.Sub(t.since)
 	}
-	if k := t.look; k != nil && now.Sub(k.at) < lookFor {
+	if k := t.look; now.Sub(k.at) < lookFor {
 		e.alive, e.dead, e.othersAlive, e.othersDead = k.alive, k.dead, k.othersAlive, k.othersDead
+		e.loss = l.loss.with(k.loss)
 	}
 	if len(c.owes) == 0 {
 		return e
@@ -203,15 +233,34 @@ func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence
 	return e
 }
 
+// afterLocked is how many SYNs of a dial were not answered that were sent while others lived.
+func (t *trouble) afterLocked(now, began time.Time) int {
+	if t.lively.IsZero() || now.Sub(t.look.at) > lookFor {
+		return 0
+	}
+	return synsIn(now.Sub(began)-suspicion) - synsIn(t.lively.Sub(began))
+}
+
+// sawLocked notes who was seen to live.
+func (t *trouble) sawLocked(now time.Time, k look) {
+	switch {
+	case k.dead > 0 && k.dead >= k.alive:
+		t.lively = time.Time{}
+	case t.lively.IsZero() || k.at.Sub(t.look.at) > lookFor:
+		t.lively = now
+	}
+	t.look, t.looking = k, false
+}
+
 // see looks who lives of the connections that lead where c does, and of some that lead
-// elsewhere, since dials to c hang. Those of whom nothing has come are asked, which takes a
-// second.
-func (l *Ledger) see(c candidate, since time.Time) look {
-	var k look
+// elsewhere. Those of whom nothing has come just now are asked, which takes a second.
+func (l *Ledger) see(c candidate) look {
+	k := look{at: time.Now()}
 	there := netpath.Key{Source: c.src, Dest: c.dst, Network: "tcp"}
 	same := l.some(l.detector.Owners(there), func(*keeper) bool { return true })
 	others := l.some(l.detector.Elsewhere(there, 4*askSome), func(o *keeper) bool { return o.exempt == (len(c.owes) == 0) })
-	asked := append(l.ask(same, since, &k.alive), l.ask(others, since, &k.othersAlive)...)
+	k.loss = l.lossOf(same)
+	asked := append(l.ask(same, &k.alive), l.ask(others, &k.othersAlive)...)
 	if len(asked) > 0 && (k.alive == 0 || k.othersAlive == 0 && len(others) > 0) {
 		time.Sleep(proofAfter)
 	}
@@ -228,8 +277,20 @@ func (l *Ledger) see(c candidate, since time.Time) look {
 			*dead++
 		}
 	}
-	k.at = time.Now()
 	return k
+}
+
+// lossOf is how many packets connections had to send again, and that twice, since the answer
+// to a SYN may be lost as well.
+func (l *Ledger) lossOf(keepers []*keeper) (r lossRate) {
+	for _, k := range keepers {
+		if c := l.conn(k.flow); c != nil {
+			i, _ := c.Info()
+			r.sent += float64(i.SegmentsOut)
+			r.lost += 2 * float64(i.Retransmitted)
+		}
+	}
+	return r
 }
 
 // askSome is how many connections are asked whether they live.
@@ -245,13 +306,13 @@ func (l *Ledger) some(owners []keepalive.Owner, fits func(*keeper) bool) (some [
 }
 
 // ask counts those from whom something has come, and asks the rest.
-func (l *Ledger) ask(keepers []*keeper, since time.Time, alive *int) (asked []doubted) {
+func (l *Ledger) ask(keepers []*keeper, alive *int) (asked []doubted) {
 	for _, k := range keepers {
 		c := l.conn(k.flow)
 		if c == nil {
 			continue
 		}
-		if i, err := c.Info(); err == nil && time.Since(since) > i.LastAck {
+		if i, err := c.Info(); err == nil && i.LastAck < justNow {
 			*alive++
 			continue
 		}

@@ -128,12 +128,15 @@ func judgements(err error, js []*judged) []*judged {
 
 // An evidence is what is known of an address that does not answer.
 type evidence struct {
-	syns int           // not answered, since anything was
-	over time.Duration // which they were sent in
-	loss float64       // the share of SYNs that get lost anyway
+	dials    int           // that are not answered
+	syns     int           // which they have sent
+	over     time.Duration // since the first of those
+	after    int           // of those SYNs: sent after somebody was seen to live
+	answered int           // dials to there that were answered meanwhile
+	loss     float64       // the share of SYNs that get lost anyway
 
-	// Of connections to the address, and to others: whether anything came from them since
-	// those SYNs, or they were asked in vain.
+	// Of connections to the address, and to others: whether anything came from them just
+	// now, or they were asked in vain.
 	alive, dead             int
 	othersAlive, othersDead int
 
@@ -173,8 +176,15 @@ const (
 	hopeless = 7
 )
 
-// chance reports whether n SYNs may have been lost by chance.
-func (e *evidence) chance(n int) bool { return math.Pow(e.loss, float64(n)) > unlikely }
+// chance reports whether so many SYNs may have been lost by chance, of so many dials among
+// those that were answered: whichever of them it had hit would have been seen.
+func (e *evidence) chance(dials, syns int) bool {
+	if dials == 0 {
+		return true
+	}
+	k, n := float64(dials), float64(dials+e.answered)
+	return math.Pow(n*math.E/k, k)*math.Pow(e.loss, float64(syns)) > unlikely
+}
 
 // hairpin reports whether flows come back to this host: the kernel has seen them come, or
 // repeated SYNs are never answered where those of another source port are, at once.
@@ -183,7 +193,7 @@ func (e *evidence) hairpin() bool {
 	if r.comeBack(cameBack) {
 		return true
 	}
-	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(2*r.long) && e.dead == 0
+	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.dead == 0
 }
 
 // comeBack reports whether SYNs come back, so many at least.
@@ -194,7 +204,7 @@ func (e *evidence) judge() (Verdict, string) {
 	switch {
 	case e.hairpin():
 		return Hairpin, e.tellHairpin()
-	case e.chance(e.syns) && !(e.beyond && e.syns > 1) || e.over < examineAfter:
+	case e.chance(e.dials, e.syns) && !(e.beyond && e.syns > 1) || e.over < examineAfter:
 		return Unknown, fmt.Sprintf("%s not answered within %v", plural(e.syns, "SYN"), e.over.Round(10*time.Millisecond))
 	case e.counted && e.full():
 		return Exhausted, fmt.Sprintf("%s not answered, %s; %s held%s", plural(e.syns, "SYN"), e.tellAlive(), plural(e.held, "port"), e.tellOthers())
@@ -211,10 +221,12 @@ func (e *evidence) full() bool {
 		many = max(1, min(many, e.limit/4))
 	}
 	switch {
-	case e.held < many || e.othersDead > e.othersAlive:
+	case e.held < many || e.othersDead > e.othersAlive || e.after == 0:
 		return false
 	case e.alive+e.dead > 0:
 		return e.alive > e.dead
+	case e.answered > 0:
+		return true // some are: the address lives
 	}
 	// No connection is left to be asked, all are cooling: then there must never have been
 	// as many, or almost all that there can be.
@@ -224,6 +236,8 @@ func (e *evidence) full() bool {
 
 func (e *evidence) tellAlive() string {
 	switch {
+	case e.alive+e.dead == 0 && e.answered > 0:
+		return "while " + plural(e.answered, "dial") + " to there were"
 	case e.alive+e.dead == 0:
 		return "no connection to there is left that could be asked"
 	case e.dead == 0:
