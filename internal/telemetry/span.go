@@ -98,10 +98,11 @@ type Setup struct {
 	began    time.Time
 	span     atomic.Pointer[trace.SpanContext]
 
-	mu     sync.Mutex // guards the fields below
-	phases []phase
-	peer   netip.AddrPort
-	both   []attribute.KeyValue // of the two ends, as far as they are known; never changed
+	mu      sync.Mutex // guards the fields below
+	phases  []phase
+	verdict string // what it means that it fails, if anybody has said so
+	peer    netip.AddrPort
+	both    []attribute.KeyValue // of the two ends, as far as they are known; never changed
 }
 
 type phase struct {
@@ -142,6 +143,21 @@ func (u *Setup) Phase(name, of string, began time.Time, err error) {
 	u.phases = append(u.phases, phase{name + " " + of, began, time.Now(), err})
 }
 
+// Judged notes what it means that a dial has failed: "hairpin". Of several, the first counts that
+// is known.
+func (u *Setup) Judged(verdict string) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.verdict == "" || u.verdict == unknown {
+		u.verdict = verdict
+	}
+}
+
+const unknown = "unknown" // as a verdict
+
 // Connected notes the two ends.
 func (u *Setup) Connected(local, peer netip.AddrPort) {
 	if u == nil {
@@ -175,13 +191,16 @@ func (u *Setup) End(err error) {
 	at := span.SpanContext()
 	u.span.Store(&at)
 	u.mu.Lock()
-	phases := u.phases
+	phases, verdict := u.phases, u.verdict
 	u.phases = nil // the connection keeps the rest
 	u.mu.Unlock()
 	if !span.IsRecording() {
 		return
 	}
 	fail(span, err)
+	if err != nil && verdict != "" {
+		span.SetAttributes(attribute.String("natwise.verdict", verdict))
+	}
 	for _, p := range phases {
 		_, part := u.scope.tracer.Start(ctx, p.name, trace.WithTimestamp(p.began))
 		fail(part, p.err)
