@@ -78,16 +78,15 @@ func (k *keeper) probe() (d doubted, ok bool) {
 	return d, d.conn.Follow(urgent) == nil
 }
 
-// answered reports whether anything has come since the connection was probed, and lets it be
-// as it was. It says false, false while nobody can tell.
-func (d doubted) answered() (lives, told bool) {
+// answered returns what is known of the connection since it was probed, and lets it be as it
+// was. It says false while nobody can tell whether it lives.
+func (d doubted) answered() (i keepalive.Info, told bool) {
 	i, err := d.conn.Info()
 	if err != nil {
-		return false, false
+		return i, false
 	}
 	d.conn.Follow(d.keeper.plan())
-	lives = i.SegmentsIn > d.before.SegmentsIn
-	return lives, lives || i.Probes > 0 || i.Retransmits > 0
+	return i, i.SegmentsIn > d.before.SegmentsIn || i.Probes > 0 || i.Retransmits > 0
 }
 
 // judge ends the connection if nothing has come though it was asked for.

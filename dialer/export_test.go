@@ -79,7 +79,7 @@ func (l *Ledger) SetHost(h Host) {
 	if h.Alive != nil {
 		l.host.see = func(c candidate) look {
 			k := look{at: time.Now()}
-			k.alive, k.dead, k.othersAlive, k.othersDead = h.Alive(c.dst)
+			k.same.alive, k.same.dead, k.others.alive, k.others.dead = h.Alive(c.dst)
 			return k
 		}
 	}

@@ -22,11 +22,12 @@ const (
 	maxTries   = 12
 	maxRolling = 3 * time.Second
 
+	// echo is how soon a SYN that comes back has done so. What else comes back until the
+	// next try is others'.
+	echo = 50 * time.Millisecond
+
 	// forgetAfter is how long it counts what was and was not answered.
 	forgetAfter = 10 * time.Second
-
-	// maxWatched is after how many SYNs half of what they have shown is forgotten.
-	maxWatched = 64
 )
 
 // errElsewhere ends a SYN because that from another source port was answered.
@@ -46,10 +47,9 @@ type hang struct {
 	timer  *time.Timer
 	runs   sync.WaitGroup // run, if the timer has fired
 
-	host    *host  // nil: no other source port would help
-	before  uint64 // strays, before the SYN of the last try
-	counted bool   // they were
-	first   [1]time.Time
+	host  *host // nil: no other source port would help
+	last  seen  // of the last source port
+	first [1]time.Time
 
 	worked atomic.Bool // the first try did
 
@@ -64,6 +64,13 @@ type hang struct {
 	tries   []time.Time // when each source port sent its first SYN
 	rolling chan tried
 	pending int // of tries, besides the first
+}
+
+// A seen is how many strays there were before a SYN and shortly after it.
+type seen struct {
+	before, soon uint64
+	counted      bool      // they were, and are not judged yet
+	at           time.Time // of soon; zero: not yet
 }
 
 // A tried is what came of one more source port.
@@ -102,11 +109,9 @@ func (h *hang) patience() time.Duration {
 	patience := suspicion
 	if t != nil {
 		patience = min(max(patience, 2*t.slowest), examineAfter)
+		l.sent.add(h.began)
 	}
 	l.mu.Unlock()
-	if t != nil {
-		h.before, h.counted = h.host.strays()
-	}
 	return patience
 }
 
@@ -181,6 +186,9 @@ func (h *hang) leave() {
 	defer l.mu.Unlock()
 	t := h.trouble
 	delete(t.hangs, h)
+	if t.scout == h {
+		t.scout = nil
+	}
 	if h.worked.Load() || h.conn != nil {
 		return
 	}
@@ -268,22 +276,26 @@ func (h *hang) tell(r tried) bool {
 // else no sooner than the kernel repeats a SYN, but for the first of them.
 func (h *hang) again() time.Duration {
 	l := h.dialer.ledger()
-	now, counted := h.host.strays()
-	l.mu.Lock()
-	seen := &h.trouble.rolled
-	if counted && h.counted {
-		seen.watched++
-		if now > h.before {
-			seen.came++
-		}
-		if seen.watched == maxWatched {
-			seen.watched, seen.came = seen.watched/2, seen.came/2
-		}
+	strays, counted := h.host.strays()
+	if h.last.counted && h.last.at.IsZero() {
+		h.last.soon, h.last.at = strays, time.Now()
+		return suspicion - echo
 	}
-	h.counted = false // once
+	l.mu.Lock()
+	if counted && h.last.counted {
+		h.trouble.rolled.note(h.last.soon > h.last.before, l.sent.since(h.last.at), int(strays-h.last.soon))
+	}
+	h.last.counted = false
+	if h.trouble.scout == nil {
+		h.trouble.scout = h
+	}
+	scouts := h.trouble.scout == h
 	e := h.shownLocked()
 	l.mu.Unlock()
 	sure := e.hairpin()
+	if !scouts && !sure {
+		return suspicion // one is enough to find out, and what comes back is its own
+	}
 	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
 		h.give(Hairpin)
 		return 0
@@ -301,10 +313,17 @@ func (h *hang) again() time.Duration {
 	if f == nil {
 		return 0 // there are too few ports for guesses
 	}
-	h.before, h.counted = now, counted
-	h.tries = append(h.tries, time.Now())
+	now := time.Now()
+	h.last = seen{before: strays, counted: counted && scouts}
+	h.tries = append(h.tries, now)
 	h.pending++
+	l.mu.Lock()
+	l.sent.add(now)
+	l.mu.Unlock()
 	go h.try(f)
+	if h.last.counted {
+		return echo
+	}
 	return suspicion
 }
 

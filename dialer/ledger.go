@@ -90,6 +90,7 @@ type Ledger struct {
 	troubles map[place]*trouble       // where dials hang or fail
 	lessons  map[netpath.Key]*lesson  // limits that were learned
 	loss     lossRate                 // of SYNs
+	sent     sentTimes                // when SYNs were sent to where there is trouble
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
 

@@ -19,7 +19,8 @@ type Source struct {
 	Addr netip.Addr
 
 	// Interface is the name of the network interface that packets leave by, whatever the
-	// routes say, such as "eth1". Linux only. Empty: the routes decide.
+	// routes say, such as "eth1". Linux only, and without privileges since 5.7. Empty: the
+	// routes decide.
 	Interface string
 
 	// For are the destinations that the source is for. Those that are particular in this

@@ -211,7 +211,7 @@ func dialAll(t *testing.T, d *dialer.Dialer, to netip.AddrPort, most int) (conns
 }
 
 func TestEachDestinationHasAllLocalPortsOfEachSource(t *testing.T) {
-	const ports = 16
+	const ports = 16 // even: connect looks at as many pairs, and so misses one of 17 by chance
 	if os.Getenv(inside) == "" {
 		t.Parallel()
 		lab := natlab.Need(t, natlab.Config{Room: 1024, Servers: 2, Clients: 2})

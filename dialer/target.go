@@ -146,7 +146,14 @@ func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error
 	var cs []candidate
 	for _, a := range addrs {
 		dst := netip.AddrPortFrom(a, port)
-		if here, mapped := d.Hairpin[dst]; mapped {
+		here, mapped := d.Hairpin[dst]
+		if !mapped && a.Is4() { // a key may be written so, too
+			here, mapped = d.Hairpin[netip.AddrPortFrom(netip.AddrFrom16(a.As16()), port)]
+		}
+		if mapped {
+			if !here.IsValid() || here.Port() == 0 {
+				return nil, fmt.Errorf("dialer: Hairpin[%v] is %v, want an address and port of this host", dst, here)
+			}
 			cs = append(cs, candidate{dst: netip.AddrPortFrom(here.Addr().Unmap(), here.Port())})
 			continue
 		}

@@ -92,6 +92,7 @@ type trouble struct {
 	after    int // of those: after somebody was seen to live
 	answered int // dials
 
+	scout   *hang         // that finds out whether SYNs come back; nil: none does
 	slowest time.Duration // the longest that an answer to a first SYN took, if it was slow
 	rolled  rolled
 
@@ -106,12 +107,45 @@ func (t *trouble) beginLocked(since time.Time) {
 	t.since, t.failed, t.syns, t.after, t.answered = since, 0, 0, 0, 0
 }
 
+// A sentTimes is when the last SYNs were sent.
+type sentTimes struct {
+	at   [64]time.Time
+	next int
+}
+
+func (s *sentTimes) add(t time.Time) {
+	s.at[s.next] = t
+	s.next = (s.next + 1) % len(s.at)
+}
+
+// since is how many were sent after t.
+func (s *sentTimes) since(t time.Time) (n int) {
+	for _, at := range s.at {
+		if at.After(t) {
+			n++
+		}
+	}
+	return n
+}
+
 // A look is who was seen to live, and who not.
 type look struct {
-	at                      time.Time // when it began
-	alive, dead             int
-	othersAlive, othersDead int
-	loss                    lossRate // of packets of the former
+	at           time.Time // when it began
+	same, others census    // of connections to the address, and to others
+}
+
+// A census is how many connections live, and how many do not.
+type census struct {
+	alive, dead int
+	loss        lossRate // of what those sent that live
+}
+
+// lives counts one that lives. What it had to send again counts twice: of a SYN the answer may
+// be lost as well.
+func (c *census) lives(i keepalive.Info) {
+	c.alive++
+	c.loss.sent += float64(i.SegmentsOut)
+	c.loss.lost += 2 * float64(i.Retransmitted)
 }
 
 // troubleLocked returns what is known of a place; it is known from now on.
@@ -219,8 +253,8 @@ func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence
 		e.over = now.Sub(t.since)
 	}
 	if k := t.look; now.Sub(k.at) < lookFor {
-		e.alive, e.dead, e.othersAlive, e.othersDead = k.alive, k.dead, k.othersAlive, k.othersDead
-		e.loss = l.loss.with(k.loss)
+		e.same, e.others = k.same, k.others
+		e.loss = l.loss.with(k.same.loss)
 	}
 	if len(c.owes) == 0 {
 		return e
@@ -244,7 +278,7 @@ func (t *trouble) afterLocked(now, began time.Time) int {
 // sawLocked notes who was seen to live.
 func (t *trouble) sawLocked(now time.Time, k look) {
 	switch {
-	case k.dead > 0 && k.dead >= k.alive:
+	case k.same.dead > 0 && k.same.dead >= k.same.alive:
 		t.lively = time.Time{}
 	case t.lively.IsZero() || k.at.Sub(t.look.at) > lookFor:
 		t.lively = now
@@ -259,38 +293,24 @@ func (l *Ledger) see(c candidate) look {
 	there := netpath.Key{Source: c.src, Dest: c.dst, Network: "tcp"}
 	same := l.some(l.detector.Owners(there), func(*keeper) bool { return true })
 	others := l.some(l.detector.Elsewhere(there, 4*askSome), func(o *keeper) bool { return o.exempt == (len(c.owes) == 0) })
-	k.loss = l.lossOf(same)
-	asked := append(l.ask(same, &k.alive), l.ask(others, &k.othersAlive)...)
-	if len(asked) > 0 && (k.alive == 0 || k.othersAlive == 0 && len(others) > 0) {
+	asked := append(l.ask(same, &k.same), l.ask(others, &k.others)...)
+	if len(asked) > 0 && (k.same.alive == 0 || k.others.alive == 0 && len(others) > 0) {
 		time.Sleep(proofAfter)
 	}
 	for _, d := range asked {
-		alive, dead := &k.alive, &k.dead
+		seen := &k.same
 		if d.keeper.way.dst != c.dst {
-			alive, dead = &k.othersAlive, &k.othersDead
+			seen = &k.others
 		}
-		switch lives, told := d.answered(); {
+		switch i, told := d.answered(); {
 		case !told: // too early, or it has ended
-		case lives:
-			*alive++
+		case i.SegmentsIn > d.before.SegmentsIn:
+			seen.lives(i)
 		default:
-			*dead++
+			seen.dead++
 		}
 	}
 	return k
-}
-
-// lossOf is how many packets connections had to send again, and that twice, since the answer
-// to a SYN may be lost as well.
-func (l *Ledger) lossOf(keepers []*keeper) (r lossRate) {
-	for _, k := range keepers {
-		if c := l.conn(k.flow); c != nil {
-			i, _ := c.Info()
-			r.sent += float64(i.SegmentsOut)
-			r.lost += 2 * float64(i.Retransmitted)
-		}
-	}
-	return r
 }
 
 // askSome is how many connections are asked whether they live.
@@ -306,14 +326,14 @@ func (l *Ledger) some(owners []keepalive.Owner, fits func(*keeper) bool) (some [
 }
 
 // ask counts those from whom something has come, and asks the rest.
-func (l *Ledger) ask(keepers []*keeper, alive *int) (asked []doubted) {
+func (l *Ledger) ask(keepers []*keeper, seen *census) (asked []doubted) {
 	for _, k := range keepers {
 		c := l.conn(k.flow)
 		if c == nil {
 			continue
 		}
 		if i, err := c.Info(); err == nil && i.LastAck < justNow {
-			*alive++
+			seen.lives(i)
 			continue
 		}
 		if d, ok := k.probe(); ok {

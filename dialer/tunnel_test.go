@@ -661,3 +661,54 @@ func TestASlowProxyIsNoOldSocket(t *testing.T) {
 		t.Errorf("told was %+v", opened)
 	}
 }
+
+func TestWhatIsDialedInsteadOfABalancer(t *testing.T) {
+	ln := echo(t)
+	here := ln.Addr().String()
+	for _, test := range []struct {
+		name, of, instead, address string
+		want                       string
+		says                       string
+	}{
+		{name: "as it is", of: "10.0.0.100:80", instead: here, address: "10.0.0.100:80", want: here},
+		{name: "by its name", of: "10.0.0.100:80", instead: here, address: "balancer.example:80", want: here},
+		{name: "mapped", of: "[::ffff:10.0.0.100]:80", instead: here, address: "10.0.0.100:80", want: here},
+		{name: "asked for mapped", of: "10.0.0.100:80", instead: here, address: "[::ffff:10.0.0.100]:80", want: here},
+		{name: "instead mapped", of: "10.0.0.100:80", instead: "[::ffff:" + strings.Replace(here, ":", "]:", 1), address: "10.0.0.100:80", want: here},
+		{name: "another port", of: "10.0.0.100:80", instead: "127.0.0.1:1", address: here, want: here},
+		{name: "nothing", of: "10.0.0.100:80", address: "10.0.0.100:80", says: "Hairpin[10.0.0.100:80]"},
+		{name: "no port", of: "10.0.0.100:80", instead: "127.0.0.1:0", address: "10.0.0.100:80", says: "Hairpin[10.0.0.100:80]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var instead netip.AddrPort
+			if test.instead != "" {
+				instead = netip.MustParseAddrPort(test.instead)
+			}
+			d := &dialer.Dialer{
+				Ledger:   counting(),
+				Hairpin:  map[netip.AddrPort]netip.AddrPort{netip.MustParseAddrPort(test.of): instead},
+				Resolver: names{"balancer.example": {netip.MustParseAddr("10.0.0.100")}},
+			}
+			remotes, err := d.Remotes(t.Context(), "tcp", test.address)
+			if test.says != "" {
+				if err == nil || !strings.Contains(err.Error(), test.says) {
+					t.Errorf("it would lead to %v: %v", remotes, err)
+				}
+				return
+			}
+			if len(remotes) != 1 || remotes[0].String() != test.want {
+				t.Errorf("it would lead to %v, want %v: %v", remotes, test.want, err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			c, err := d.DialContext(ctx, "tcp", test.address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if got := c.RemoteAddr().String(); got != test.want {
+				t.Errorf("it leads to %v", got)
+			}
+		})
+	}
+}

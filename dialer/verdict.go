@@ -39,9 +39,6 @@ func (v Verdict) String() string {
 // VerdictOf returns what a failed dial means whose error is in err's chain. Of any other
 // error nothing is known.
 func VerdictOf(err error) Verdict {
-	if d := new(DialError); errors.As(err, &d) && d.Verdict != Unknown {
-		return d.Verdict
-	}
 	v, _ := explain(err)
 	return v
 }
@@ -88,6 +85,9 @@ func errorType(v Verdict, err error) string {
 
 // explain says what an error means by itself.
 func explain(err error) (v Verdict, evidence string) {
+	if d := new(DialError); errors.As(err, &d) && d.Verdict != Unknown { // of a dialer that this one dials by
+		return d.Verdict, d.Evidence
+	}
 	if js := judgements(err, nil); len(js) > 0 {
 		for _, j := range js {
 			if j.verdict != Unknown {
@@ -137,8 +137,7 @@ type evidence struct {
 
 	// Of connections to the address, and to others: whether anything came from them just
 	// now, or they were asked in vain.
-	alive, dead             int
-	othersAlive, othersDead int
+	same, others census
 
 	counted bool // by a NAT
 	held    int  // ports, by flows that were answered
@@ -153,7 +152,9 @@ type evidence struct {
 // A rolled is what dials from one source port after the other have shown.
 type rolled struct {
 	watched int  // ports whose SYN was not answered in time, while the kernel counted what came back
-	came    int  // of those: something came back
+	came    int  // of those: something came back at once
+	quiet   int  // of the same: none of ours was sent for a while afterwards
+	others  int  // came back in those whiles
 	long    int  // ports from which SYNs were sent again in vain
 	fresh   int  // ports that were answered at once after others had not been
 	late    int  // ports from which only a repeated SYN was answered
@@ -193,22 +194,46 @@ func (e *evidence) hairpin() bool {
 	if r.comeBack(cameBack) {
 		return true
 	}
-	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.dead == 0
+	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.same.dead == 0
 }
 
-// comeBack reports whether SYNs come back, so many at least.
-func (r *rolled) comeBack(n int) bool { return r.came >= n && 4*r.came >= 3*r.watched }
+// note notes what one more SYN has shown: whether something came back at once, how many more
+// of ours were sent after that, and how much came back meanwhile.
+func (r *rolled) note(came bool, sent, later int) {
+	const most = 64 // then half is forgotten
+	if r.watched == most {
+		r.watched, r.came, r.quiet, r.others = r.watched/2, r.came/2, r.quiet/2, r.others/2
+	}
+	r.watched++
+	if came {
+		r.came++
+	}
+	if sent == 0 {
+		r.quiet++
+		r.others += later
+	}
+}
+
+// comeBack reports whether SYNs come back, so many at least, and not only what is others': a
+// machine that has many of those sees some at any moment.
+func (r *rolled) comeBack(n int) bool {
+	if r.came < n || 4*r.came < 3*r.watched {
+		return false
+	}
+	others := (float64(r.others) + 0.3) / float64(r.quiet+1) * float64(echo) / float64(suspicion-echo)
+	return math.Pow(1-math.Exp(-others), float64(r.came)) < 0.01 || n == 1
+}
 
 // judge says what it means that a dial is not answered.
 func (e *evidence) judge() (Verdict, string) {
 	switch {
 	case e.hairpin():
 		return Hairpin, e.tellHairpin()
-	case e.chance(e.dials, e.syns) && !(e.beyond && e.syns > 1) || e.over < examineAfter:
+	case e.over < examineAfter, e.chance(e.dials, e.syns) && !(e.beyond && e.syns > 1) && e.same.dead <= e.same.alive:
 		return Unknown, fmt.Sprintf("%s not answered within %v", plural(e.syns, "SYN"), e.over.Round(10*time.Millisecond))
 	case e.counted && e.full():
 		return Exhausted, fmt.Sprintf("%s not answered, %s; %s held%s", plural(e.syns, "SYN"), e.tellAlive(), plural(e.held, "port"), e.tellOthers())
-	case e.alive > e.dead:
+	case e.same.alive > e.same.dead:
 		return Unknown, fmt.Sprintf("%s not answered, while %s: the server, or what stands before it, takes no more", plural(e.syns, "SYN"), e.tellAlive())
 	}
 	return PathDown, fmt.Sprintf("%s not answered, %s%s", plural(e.syns, "SYN"), e.tellAlive(), e.tellOthers())
@@ -221,39 +246,39 @@ func (e *evidence) full() bool {
 		many = max(1, min(many, e.limit/4))
 	}
 	switch {
-	case e.held < many || e.othersDead > e.othersAlive || e.after == 0:
+	case e.held < many || e.others.dead > e.others.alive || e.after == 0:
 		return false
-	case e.alive+e.dead > 0:
-		return e.alive > e.dead
+	case e.same.alive+e.same.dead > 0:
+		return e.same.alive > e.same.dead
 	case e.answered > 0:
 		return true // some are: the address lives
 	}
 	// No connection is left to be asked, all are cooling: then there must never have been
 	// as many, or almost all that there can be.
 	nearly := e.limit != netpath.None && e.held*10 >= e.limit*9
-	return e.othersAlive > 0 && (nearly || e.held >= 2*manyHeld && e.held >= e.most)
+	return e.others.alive > 0 && (nearly || e.held >= 2*manyHeld && e.held >= e.most)
 }
 
 func (e *evidence) tellAlive() string {
 	switch {
-	case e.alive+e.dead == 0 && e.answered > 0:
+	case e.same.alive+e.same.dead == 0 && e.answered > 0:
 		return "while " + plural(e.answered, "dial") + " to there were"
-	case e.alive+e.dead == 0:
+	case e.same.alive+e.same.dead == 0:
 		return "no connection to there is left that could be asked"
-	case e.dead == 0:
-		return plural(e.alive, "connection") + " to there live"
+	case e.same.dead == 0:
+		return plural(e.same.alive, "connection") + " to there live"
 	}
-	return fmt.Sprintf("of %s to there %d live", plural(e.alive+e.dead, "connection"), e.alive)
+	return fmt.Sprintf("of %s to there %d live", plural(e.same.alive+e.same.dead, "connection"), e.same.alive)
 }
 
 func (e *evidence) tellOthers() string {
-	switch n := e.othersAlive + e.othersDead; {
+	switch n := e.others.alive + e.others.dead; {
 	case n == 0:
 		return ""
-	case e.othersDead == 0:
+	case e.others.dead == 0:
 		return ", those to elsewhere live"
 	default:
-		return fmt.Sprintf(", of %d to elsewhere %d live", n, e.othersAlive)
+		return fmt.Sprintf(", of %d to elsewhere %d live", n, e.others.alive)
 	}
 }
 
