@@ -187,7 +187,7 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *ro
 		}
 		s := l.shareLocked(a, r.owner)
 		f.at[i] = debt{a, s}
-		if a.limit != netpath.None && a.total >= a.limit {
+		if l.Shadow && a.limit != netpath.None && a.total >= a.limit {
 			a.exceeded++
 		}
 		a.total++

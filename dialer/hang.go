@@ -42,6 +42,8 @@ type hang struct {
 	way    candidate
 	began  time.Time
 
+	patience time.Duration // how long a SYN may be unanswered before more is thought of it
+
 	ctx    context.Context // of all that is tried
 	cancel context.CancelCauseFunc
 	timer  *time.Timer
@@ -86,33 +88,41 @@ func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
 	h := &hang{dialer: d, target: t, way: c, began: time.Now()}
 	h.tries = append(h.first[:0], h.began)
 	h.ctx, h.cancel = context.WithCancelCause(ctx)
-	after := examineAfter
+	h.patience = examineAfter
 	if mayHairpin(c.dst.Addr()) {
 		if h.host = d.ledger().host; h.host == nil && d.Dial == nil {
 			h.host = thisHost
 		}
 	}
+	after := h.patience
 	if h.host != nil {
-		after = h.patience()
+		after = h.suspect()
 	}
 	h.runs.Add(1)
 	h.timer = time.AfterFunc(after, h.run)
 	return h
 }
 
-// patience is how long a SYN may be unanswered. Where one was before, it is counted from the
-// start what comes back.
-func (h *hang) patience() time.Duration {
+// suspect prepares for a SYN that comes back, and returns when to look after it first. Where one
+// was not answered before, it is counted from the start what comes back.
+func (h *hang) suspect() time.Duration {
+	h.patience = suspicion
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	t := l.troubles[h.way.place()]
-	patience := suspicion
+	scouts := false
 	if t != nil {
-		patience = min(max(patience, 2*t.slowest), examineAfter)
+		h.patience = min(max(suspicion, 2*t.slowest), examineAfter)
 		l.sent.add(h.began)
+		scouts = t.scout == nil
 	}
 	l.mu.Unlock()
-	return patience
+	if scouts {
+		if h.last.before, h.last.counted = h.host.strays(); h.last.counted {
+			return echo
+		}
+	}
+	return h.patience
 }
 
 // settle ends the watch over a dial that is over, with its connection if there is one. What
@@ -279,10 +289,10 @@ func (h *hang) again() time.Duration {
 	strays, counted := h.host.strays()
 	if h.last.counted && h.last.at.IsZero() {
 		h.last.soon, h.last.at = strays, time.Now()
-		return suspicion - echo
+		return h.patience - echo
 	}
 	l.mu.Lock()
-	if counted && h.last.counted {
+	if counted && h.last.counted && (h.trouble.scout == nil || h.trouble.scout == h) {
 		h.trouble.rolled.note(h.last.soon > h.last.before, l.sent.since(h.last.at), int(strays-h.last.soon))
 	}
 	h.last.counted = false

@@ -169,6 +169,10 @@ const (
 	// too many; of a small limit a quarter.
 	manyHeld = 8
 
+	// manySYNs is how many one dial must have sent in vain before it can be taken for more
+	// than bad luck.
+	manySYNs = 5
+
 	// cameBack is how many SYNs must have come back before it is no accident.
 	cameBack = 2
 
@@ -248,6 +252,8 @@ func (e *evidence) full() bool {
 	switch {
 	case e.held < many || e.others.dead > e.others.alive || e.after == 0:
 		return false
+	case e.dials == 1 && e.syns < manySYNs && !e.beyond:
+		return false // others would have to wait for what one has seen
 	case e.same.alive+e.same.dead > 0:
 		return e.same.alive > e.same.dead
 	case e.answered > 0:
