@@ -60,7 +60,7 @@ var borrowed = map[string][]string{
 	"github.com/cenkalti/backoff/v4":   {"internal/retry"},
 	"golang.org/x/net/http/httpguts":   {"httpx"},
 	"golang.org/x/net/proxy":           {"dialer"},
-	"golang.org/x/sys/unix":            {"keepalive", "dialer", "internal/natlab", "examples/doctor"},
+	"golang.org/x/sys/unix":            {"keepalive", "dialer", "internal/natlab"},
 	"golang.org/x/sys/windows":         {"keepalive", "dialer"},
 }
 

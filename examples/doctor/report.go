@@ -1,0 +1,235 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+// A fact is what the path does, and how that came to be known.
+type fact struct {
+	Field  string  `json:"field"`
+	Value  float64 `json:"value"` // seconds or flows; -1: there is none
+	Grade  string  `json:"grade"`
+	Source string  `json:"source"`
+
+	text string
+}
+
+func (w pathway) facts() (fs []fact) {
+	add := func(field string, value float64, text string, args ...any) {
+		source, grade := w.said.Cite(field)
+		fs = append(fs, fact{field, value, grade.String(), source, fmt.Sprintf(text, args...)})
+	}
+	if w.said.Limits == nil {
+		fs = append(fs, fact{Field: "Limits", Value: -1, Grade: netpath.Assumed.String(), text: "nobody knows how many connections it carries"})
+	}
+	for i, l := range w.said.Limits {
+		n := w.said.Limit(l.Scope)
+		if n == netpath.None {
+			continue
+		}
+		add(fmt.Sprintf("Limits[%d]", i), float64(n), "carries %s connections, counted by %v", thousands(n), l.Scope)
+	}
+	p := w.counted
+	after := func(field string, d time.Duration, text string) {
+		if d == netpath.None {
+			add(field, -1, text, "never")
+			return
+		}
+		add(field, d.Seconds(), text, "after "+span(d))
+	}
+	after("Idle", p.Idle, "forgets a silent one %s")
+	fs[len(fs)-1].text += fmt.Sprintf(", then: %v", p.AtIdle)
+	for _, h := range []struct {
+		field, what string
+		d           time.Duration
+	}{{"Hold.FIN", "a FIN", p.Hold.FIN}, {"Hold.RST", "a RST", p.Hold.RST}, {"Hold.SYN", "an unanswered SYN", p.Hold.SYN}} {
+		add(h.field, max(0, h.d.Seconds()), "holds a port for %s after %s", span(max(0, h.d)), h.what)
+	}
+	return fs
+}
+
+// A summary is what is printed at the end.
+type summary struct {
+	*chart
+	warnings []warning
+	missed   []string
+}
+
+// report prints what was seen and returns how many findings there are. Trouble: why it
+// could not look, or not to the end.
+func (d *doctor) report(trouble error) (findings int, err error) {
+	d.proc.bury()
+	c := d.history.chart(time.Now(), d.all, d.pid)
+	for i, f := range c.findings {
+		c.findings[i].Change = c.fix(f, d.proc.language(f.PID))
+	}
+	r := summary{chart: c, warnings: d.proc.warnings(c.path)}
+	switch {
+	case d.history.looks == 0:
+		r.missed = []string{"everything: " + trouble.Error()}
+	case trouble != nil:
+		r.missed = []string{"what came later: " + trouble.Error()}
+	}
+	if d.history.looks > 0 {
+		r.missed = append(r.missed, d.missed(c)...)
+	}
+	if d.asJSON {
+		return len(c.findings), d.forMachines(r)
+	}
+	return len(c.findings), d.forPeople(r)
+}
+
+func (d *doctor) forPeople(r summary) error {
+	cols, _ := d.term.room()
+	var b strings.Builder
+	title := func(text string) { fmt.Fprintf(&b, "\n%s\n", d.term.paint(bold, text)) }
+	fmt.Fprintf(&b, "%s\n", d.term.paint(bold, "The path: "+r.path.said.Name))
+	b.WriteString(wrap("Source: "+r.path.said.Source, "  ", cols))
+	if !r.path.known {
+		b.WriteString(wrap("Nothing tells where this machine runs. Say it: -path NAME, from go run ./examples/paths", "  ", cols))
+	}
+	for _, f := range r.path.facts() {
+		fmt.Fprintf(&b, "  %s (%s)\n", f.text, f.Grade)
+	}
+	if d.history.looks > 0 {
+		title(fmt.Sprintf("What it carries, after a watch of %s", span(r.now.Sub(r.began))))
+		b.WriteString(strings.Join(d.term.table(r.chart, cols), "\n") + "\n")
+		title(map[bool]string{true: "Nothing wrong was seen", false: "What is wrong"}[len(r.findings) == 0])
+	}
+	for _, f := range r.findings {
+		fmt.Fprintf(&b, "  %s to %s: %s\n", d.term.paint(bold, f.Process), f.Destination, d.term.paint(red, f.Cause))
+		b.WriteString(wrap(f.What+".", "    ", cols) + wrap("Change: "+f.Change+".", "    ", cols))
+	}
+	if len(r.warnings) > 0 {
+		title("Settings of this machine that will hurt")
+	}
+	for _, w := range r.warnings {
+		b.WriteString(wrap(fmt.Sprintf("%s is %s: %s.", w.Setting, w.Value, w.What), "  ", cols) + wrap("Change: "+w.Change+".", "    ", cols))
+	}
+	if len(r.missed) > 0 {
+		title("What it may have missed")
+	}
+	for _, text := range r.missed {
+		b.WriteString("  -" + strings.TrimPrefix(wrap(text+".", "    ", cols), "   "))
+	}
+	_, err := fmt.Fprint(d.out, b.String())
+	return err
+}
+
+// The lines of -json.
+type (
+	pathLine struct {
+		Kind   string `json:"kind"`
+		Name   string `json:"name"`
+		Known  bool   `json:"known"`
+		Source string `json:"source"`
+		Facts  []fact `json:"facts"`
+	}
+	useLine struct {
+		Kind        string  `json:"kind"`
+		Process     string  `json:"process"`
+		PID         int     `json:"pid"` // zero: unknown, or ended
+		Destination string  `json:"destination"`
+		Counted     bool    `json:"counted"`
+		Busy        int     `json:"busy"`
+		Idle        int     `json:"idle"`
+		Dialing     int     `json:"dialing"`
+		Cooling     int     `json:"cooling"`
+		Forgotten   int     `json:"forgotten"`
+		Guessed     int     `json:"guessed"`
+		Rate        float64 `json:"new_per_s"`
+		Account     string  `json:"account"`
+		Taken       int     `json:"account_taken"`
+		Limit       int     `json:"account_limit"` // -1: nobody knows
+	}
+	findingLine struct {
+		Kind string `json:"kind"`
+		finding
+	}
+	warningLine struct {
+		Kind string `json:"kind"`
+		warning
+	}
+	missedLine struct {
+		Kind string `json:"kind"`
+		What string `json:"what"`
+	}
+)
+
+func (d *doctor) forMachines(r summary) error {
+	lines := []any{pathLine{"path", r.path.said.Name, r.path.known, r.path.said.Source, r.path.facts()}}
+	for _, a := range r.accounts {
+		for _, u := range a.uses {
+			lines = append(lines, useLine{"use", u.who.String(), u.who.number(), u.to.String(), !a.exempt, u.busy, u.idle, u.dialing, u.cooling, u.forgotten, u.guessed, r.rate(u), a.key.String(), a.taken, a.limit})
+		}
+	}
+	for _, f := range r.findings {
+		lines = append(lines, findingLine{"finding", f})
+	}
+	for _, w := range r.warnings {
+		lines = append(lines, warningLine{"warning", w})
+	}
+	for _, text := range r.missed {
+		lines = append(lines, missedLine{"missed", text})
+	}
+	out := json.NewEncoder(d.out)
+	for _, line := range lines {
+		if err := out.Encode(line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missed tells what may have been there and was not seen.
+func (d *doctor) missed(c *chart) (texts []string) {
+	h := d.history
+	say := func(format string, args ...any) { texts = append(texts, fmt.Sprintf(format, args...)) }
+	if hold, watched := c.path.hold(finished), c.now.Sub(c.began); hold > timeWaitFor && watched < hold-timeWaitFor {
+		say("what was closed more than 60 s before it began: the kernel has forgotten that, and the path holds it for %s. After %s of watching that is over", span(hold), span(hold-timeWaitFor))
+	}
+	if !d.events {
+		say("connections that came and went within %s, unless they ended in TIME_WAIT: this kernel does not tell of what is destroyed", span(d.every))
+	}
+	if n, ok := d.proc.connects(); ok && d.connects >= 0 && n-d.connects > h.opened {
+		say("%s of the %s that the kernel has counted", counted(n-d.connects-h.opened, "connection", "connections"), thousands(n-d.connects))
+	}
+	if h.crowded > 0 {
+		say("%s: it keeps %s at most", counted(h.crowded, "connection", "connections"), thousands(mostFlows))
+	}
+	if h.lost > 0 {
+		say("some ends of connections: the kernel had no room for them, %s", counted(h.lost, "time", "times"))
+	}
+	if h.slowest > 2*d.every {
+		say("what is shorter than %s: looking took longer than planned", span(h.slowest))
+	}
+	unknown, guessed := 0, 0
+	for _, a := range c.accounts {
+		for _, u := range a.uses {
+			if u.who == nil {
+				unknown += len(u.flows)
+			}
+			guessed += u.guessed
+		}
+	}
+	if unknown > 0 {
+		say("whose %s were: too short to see, or their process hides", counted(unknown, "connection", "connections"))
+	}
+	if guessed > 0 {
+		say("whose %s were, for certain: no process was seen to hold them; they are given to the only one seen with the same destination", counted(guessed, "connection", "connections"))
+	}
+	if hidden := d.proc.hiding(); hidden > 0 {
+		say("what %s of other users hold. As root (or with CAP_SYS_PTRACE) it sees that too", counted(hidden, "process", "processes"))
+	}
+	if n, pid := d.proc.elsewhere(); n > 0 {
+		say("what %s (containers) carry: nsenter -t %d -n %s looks into that of %s", counted(n, "other network namespace", "other network namespaces"), pid, os.Args[0], d.proc.process(pid))
+	}
+	say("UDP, and the other machines behind the same path")
+	return texts
+}
