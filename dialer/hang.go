@@ -180,7 +180,7 @@ func (h *hang) run() {
 			examine.Reset(examineEvery)
 			h.examine()
 		case <-exhausted:
-			h.give(Exhausted)
+			h.exhausted()
 			return
 		}
 		if h.reason != nil {
@@ -303,11 +303,11 @@ func (h *hang) again() time.Duration {
 	e := h.shownLocked()
 	l.mu.Unlock()
 	sure := e.hairpin()
-	if !scouts && !sure {
-		return suspicion // one is enough to find out, and what comes back is its own
+	if !scouts && !sure && len(h.tries) > 1 {
+		return suspicion // one is enough to find out more
 	}
 	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
-		h.give(Hairpin)
+		h.give(Hairpin, e.tellHairpin())
 		return 0
 	}
 	if len(h.tries) >= maxTries {
@@ -351,10 +351,18 @@ func (h *hang) try(f *flow) {
 }
 
 // give ends the dial: it is known why it hangs.
-func (h *hang) give(v Verdict) {
-	h.reason = h.judge()
-	h.reason.verdict = v
+func (h *hang) give(v Verdict, why string) {
+	h.reason = &judged{v, why, errNoAnswer}
 	h.cancel(h.reason)
+}
+
+// exhausted ends the dial, because a look has shown that ports are wanting.
+func (h *hang) exhausted() {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	why := h.trouble.why
+	l.mu.Unlock()
+	h.give(Exhausted, why)
 }
 
 // judge says what it means that the dial is not answered.
@@ -417,7 +425,8 @@ func (h *hang) examine() {
 		now := time.Now()
 		t.sawLocked(now, seen)
 		e := l.evidenceLocked(now, t, h.way)
-		if v, _ := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow { // whose account there is
+		if v, why := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow { // whose account there is
+			t.why = why
 			l.cutLocked(now, l.accounts[h.way.owes[0]])
 			close(t.exhausted)
 			t.exhausted = make(chan struct{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -198,6 +199,26 @@ func TestARefusalEndsAllTries(t *testing.T) {
 		}()
 		if dialer.VerdictOf(err) != dialer.PeerDown || took != b.slow {
 			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
+
+func TestAHairpinIsToldThoughAnotherSourcePortAlwaysHelps(t *testing.T) {
+	b := among(4)
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+		d.Observe = nil
+		var wg sync.WaitGroup
+		for range 30 {
+			wg.Go(func() {
+				if _, err := dialOnce(t, d); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(70 * time.Millisecond)
+		}
+		wg.Wait()
+		if ds := d.Ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Hairpin || ds[0].Dials != 0 {
+			t.Errorf("diagnoses: %+v", ds)
 		}
 	})
 }

@@ -22,7 +22,7 @@ type host struct {
 var thisHost = &host{strays: strays, listening: remembered(listening)}
 
 // listenersFor is how long it is taken for granted who listens.
-const listenersFor = 10 * time.Second
+const listenersFor = 2 * time.Second
 
 // remembered has f asked again only after a while.
 func remembered(f func() []uint16) func() []uint16 {

@@ -3,6 +3,7 @@ package dialer
 import (
 	"time"
 
+	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -38,8 +39,8 @@ func (a *account) gradeOf(path netpath.Profile) netpath.Grade {
 	return path.Grade
 }
 
-// held is how many flows the NAT certainly has, or has had.
-func (a *account) held() int { return a.total - a.asked - a.dialing }
+// held is how many flows the NAT certainly has: those that were answered.
+func (a *account) held() int { return a.total - a.asked - a.dialing - a.cooling[keepalive.Unanswered] }
 
 // cutLocked teaches that a has no more ports than it holds.
 func (l *Ledger) cutLocked(now time.Time, a *account) {

@@ -7,9 +7,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/internal/memnet"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -171,6 +173,24 @@ func TestInShadowALimitIsNotLearned(t *testing.T) {
 		}
 		for _, c := range conns {
 			c.Close()
+		}
+	})
+}
+
+func TestADeadServerIsNeverExhausted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n memnet.Network
+		n.BlackHole("20.7.7.7:8443")
+		path := netpath.AzureAppService()
+		l := &dialer.Ledger{Path: path, Ramp: -1}
+		l.SetHost(dialer.Host{Strays: func() (uint64, bool) { return 0, false }, Alive: func(netip.AddrPort) (alive, dead, othersAlive, othersDead int) { return 0, 0, 4, 0 }})
+		d := &dialer.Dialer{Ledger: l, Dial: n.DialContext}
+		for i := range 40 {
+			_, err := d.DialContext(t.Context(), "tcp", "20.7.7.7:8443")
+			if v := dialer.VerdictOf(err); v != dialer.PathDown {
+				t.Errorf("dial %d: %v", i+1, err)
+			}
+			time.Sleep(time.Second)
 		}
 	})
 }

@@ -100,6 +100,7 @@ type trouble struct {
 	lively    time.Time // since when each look has seen life, or nobody who could be asked
 	looking   bool
 	exhausted chan struct{} // closed when dials under way are to wait in the queue; then another is made
+	why       string        // they are to
 }
 
 // beginLocked forgets the dials that are over.

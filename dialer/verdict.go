@@ -262,7 +262,7 @@ func (e *evidence) full() bool {
 	// No connection is left to be asked, all are cooling: then there must never have been
 	// as many, or almost all that there can be.
 	nearly := e.limit != netpath.None && e.held*10 >= e.limit*9
-	return e.others.alive > 0 && (nearly || e.held >= 2*manyHeld && e.held >= e.most)
+	return e.others.alive > 0 && (nearly || e.held >= 2*manyHeld && e.held >= e.most && e.most > 0)
 }
 
 func (e *evidence) tellAlive() string {
