@@ -63,7 +63,7 @@ type hang struct {
 
 	trouble *trouble    // what is in it is guarded by Ledger.mu
 	serves  []uint16    // ports that this host listens on; nil if no other source port would help
-	tries   []time.Time // when each source port sent its first SYN
+	tries   []time.Time // when each source port sent its first SYN; written by run, under Ledger.mu
 	rolling chan tried
 	pending int // of tries, besides the first
 }
@@ -293,7 +293,8 @@ func (h *hang) again() time.Duration {
 	}
 	l.mu.Lock()
 	if counted && h.last.counted && (h.trouble.scout == nil || h.trouble.scout == h) {
-		h.trouble.rolled.note(h.last.soon > h.last.before, l.sent.since(h.last.at), int(strays-h.last.soon))
+		sent := l.sent.since(h.last.at) + h.trouble.repeatedLocked(h.last.at, time.Now())
+		h.trouble.rolled.note(h.last.soon > h.last.before, sent, int(strays-h.last.soon))
 	}
 	h.last.counted = false
 	if h.trouble.scout == nil {
@@ -303,9 +304,6 @@ func (h *hang) again() time.Duration {
 	e := h.shownLocked()
 	l.mu.Unlock()
 	sure := e.hairpin()
-	if !scouts && !sure && len(h.tries) > 1 {
-		return suspicion // one is enough to find out more
-	}
 	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
 		h.give(Hairpin, e.tellHairpin())
 		return 0
@@ -314,8 +312,9 @@ func (h *hang) again() time.Duration {
 		return 0
 	}
 	last := h.tries[len(h.tries)-1]
-	if wait := time.Second - time.Since(last); wait > 0 && !sure && len(h.tries) > 1 && !e.rolled.comeBack(1) {
-		return wait
+	wait := time.Second - time.Since(last)
+	if hurries := sure || scouts && e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
+		return min(wait, suspicion) // it may be sure by then
 	}
 	r := h.dialer.request(h.ctx, h.target)
 	r.candidates = []candidate{h.way}
@@ -325,9 +324,9 @@ func (h *hang) again() time.Duration {
 	}
 	now := time.Now()
 	h.last = seen{before: strays, counted: counted && scouts}
-	h.tries = append(h.tries, now)
 	h.pending++
 	l.mu.Lock()
+	h.tries = append(h.tries, now)
 	l.sent.add(now)
 	l.mu.Unlock()
 	go h.try(f)

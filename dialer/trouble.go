@@ -276,6 +276,17 @@ func (t *trouble) afterLocked(now, began time.Time) int {
 	return synsIn(now.Sub(began)-suspicion) - synsIn(t.lively.Sub(began))
 }
 
+// repeatedLocked is how many SYNs the kernel has sent again between two moments, of those that
+// hang.
+func (t *trouble) repeatedLocked(from, to time.Time) (n int) {
+	for h := range t.hangs {
+		for _, began := range h.tries {
+			n += synsIn(to.Sub(began)) - synsIn(from.Sub(began))
+		}
+	}
+	return n
+}
+
 // sawLocked notes who was seen to live.
 func (t *trouble) sawLocked(now time.Time, k look) {
 	switch {

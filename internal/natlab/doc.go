@@ -51,6 +51,9 @@
 //   - Proxy puts a middlebox between client and NAT, which may begin to lie: to
 //     acknowledge what it throws away. Its own flows are those that are booked
 //     then, and their Source is the gateway.
+//   - Balance puts an internal load balancer into the gateway, in front of servers,
+//     of the client itself, or of both. It is no NAT: a flow keeps its source, and
+//     no account is asked.
 //   - Forget forgets all flows at once. With Config.Reuse that leaves every server
 //     with stale sockets, without waiting for an idle-out.
 //
@@ -70,7 +73,8 @@
 //   - A shorter profile is a scaled one, but the kernel's floors do not scale with
 //     it (200 ms for retransmissions). Measure detection at an Idle of 16 s or more.
 //   - It does not send RSTs by itself (ResetBoth) or FINs (Close); there are only
-//     IPv4 and TCP; limits of other scopes than Destination are not imitated.
+//     IPv4 and TCP; limits of other scopes than Destination, or SourceDestination with
+//     Config.PerSource, are not imitated.
 //
 //doctest:compiled with: path netpath.Profile
 package natlab

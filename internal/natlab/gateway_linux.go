@@ -22,6 +22,8 @@ var (
 	gatewayRules string
 	//go:embed account.nft
 	accountRules string
+	//go:embed destination.nft
+	destinationRules string
 )
 
 // A flow's name as nft's words, in packets of either direction.
@@ -42,7 +44,8 @@ const (
 	atOnce    = 50 * time.Millisecond // for a hold that does not exist: the other end's answer still passes
 )
 
-// An account is what the gateway books for one destination.
+// An account is what the gateway books for one destination, of all sources or of
+// one.
 type account struct {
 	dest  netip.AddrPort
 	ports string // its set's name
@@ -58,6 +61,9 @@ func words(cfg Config) (map[string]string, error) {
 	room := cfg.Room
 	if room == 0 {
 		room = path.Limit(netpath.Destination)
+		if own := path.Limit(netpath.SourceDestination); cfg.PerSource && own != netpath.None {
+			room = own
+		}
 	}
 	if room == netpath.None {
 		room = unlimited
@@ -77,6 +83,9 @@ func words(cfg Config) (map[string]string, error) {
 		}
 		if idle%time.Second != 0 {
 			return nil, fmt.Errorf("natlab: Reuse with an Idle of %v, want whole seconds", idle)
+		}
+		if cfg.PerSource {
+			return nil, errors.New("natlab: Reuse with PerSource: each source would need port numbers of its own")
 		}
 		numbers = fmt.Sprintf("%d-%d", firstNumber, firstNumber+room-1)
 	}
@@ -113,28 +122,57 @@ func (l *Lab) Count(dst netip.AddrPort) error {
 		return nil
 	}
 	known := l.known()
-	n := strconv.Itoa(len(known))
-	rules := os.Expand(accountRules, func(word string) string {
-		switch word {
-		case "n":
-			return n
-		case "dest":
-			return element(dst)
+	grown := slices.Clone(known)
+	rules := expand(destinationRules, l.words, map[string]string{"n": strconv.Itoa(len(known)), "dest": element(dst)})
+	for _, sources := range l.counted() {
+		n := strconv.Itoa(len(grown))
+		var out, in []string
+		for _, src := range sources {
+			flows := src.String() + " . " + element(dst)
+			out, in = append(out, flows+" : jump outgoing"+n), append(in, flows+" : jump incoming"+n)
 		}
-		return l.words[word]
-	})
+		rules = expand(accountRules, l.words, map[string]string{
+			"n": n, "outgoing": strings.Join(out, ", "), "incoming": strings.Join(in, ", "),
+		}) + rules
+		grown = append(grown, account{dst, "ports" + n})
+	}
 	if err := l.nft(rules); err != nil {
 		return err
 	}
-	grown := append(known[:len(known):len(known)], account{dst, "ports" + n})
 	l.accounts.Store(&grown)
 	return nil
+}
+
+// counted is who owes a destination's accounts: each source one of its own, or all
+// the same. The gateway is a source where it has a proxy.
+func (l *Lab) counted() (accounts [][]netip.Addr) {
+	sources := []netip.Addr{gatewayAddr}
+	for i := range l.clients {
+		sources = append(sources, l.Client(i))
+	}
+	if !l.perSource {
+		return [][]netip.Addr{sources}
+	}
+	for src := range slices.Chunk(sources, 1) {
+		accounts = append(accounts, src)
+	}
+	return accounts
+}
+
+// expand puts in what the words stand for, those of one account and those of all.
+func expand(rules string, all, one map[string]string) string {
+	return os.Expand(rules, func(word string) string {
+		if s, has := one[word]; has {
+			return s
+		}
+		return all[word]
+	})
 }
 
 // known is all accounts, in the order of their numbers.
 func (l *Lab) known() []account { return *l.accounts.Load() }
 
-// account is the number of a destination's account.
+// account is the number of a destination's account, or of the first of them.
 func (l *Lab) account(dst netip.AddrPort) (n int, has bool) {
 	n = slices.IndexFunc(l.known(), func(a account) bool { return a.dest == dst })
 	return n, n >= 0
@@ -149,10 +187,15 @@ func (l *Lab) Blackhole(dst netip.AddrPort, on bool) error {
 		return l.change("flush chain ip lab dark; add rule ip lab dark drop")
 	case !dst.IsValid():
 		return l.change("flush chain ip lab dark")
-	case on:
-		return l.change("add element ip lab holes { " + element(dst) + " }")
 	}
-	return l.change("add element ip lab holes { " + element(dst) + " }; delete element ip lab holes { " + element(dst) + " }")
+	hole := "element ip lab holes { " + element(dst) + " }"
+	if n, is := l.balancer(dst); is {
+		hole = fmt.Sprintf("element ip lab darkened { %d }", n)
+	}
+	if on {
+		return l.change("add " + hole)
+	}
+	return l.change("add " + hole + "; delete " + hole)
 }
 
 // Lose loses a share of all packets, 0 to 1, at random, on their way to the

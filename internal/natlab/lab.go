@@ -36,6 +36,14 @@ type Config struct {
 
 	// Servers is how many addresses the server has, at most 250. Zero: one.
 	Servers int
+
+	// Clients is how many addresses the client has, at most 16. Zero: one.
+	Clients int
+
+	// PerSource gives each address of the client ports of its own to a destination,
+	// as many as the limit says: that of scope SourceDestination, if Path has one.
+	// Otherwise they share them. It cannot be had with Reuse.
+	PerSource bool
 }
 
 // A Flow is what the gateway knows of one connection.

@@ -19,10 +19,15 @@ import (
 // documentation (RFC 5737), and no profile takes them for private ones.
 var (
 	natAddr     = netip.MustParseAddr("203.0.113.1") // routed to the gateway, which does not own it
+	gatewayAddr = netip.MustParseAddr("10.78.2.1")   // of what it sends to servers itself
 	firstServer = netip.MustParseAddr("198.51.100.1")
+	firstClient = netip.MustParseAddr("10.78.1.2")
 )
 
-const maxServers = 250
+const (
+	maxServers = 250
+	maxClients = 16
+)
 
 // The two cables. Files 3 and 4 are the client's namespace and the server's. The
 // kernel is in no hurry to switch on a cable whose two ends have the same index:
@@ -40,7 +45,6 @@ route add 198.51.100.0/24 via 10.78.2.2
 `
 	clientLinks = `
 link set lo up
-addr add 10.78.1.2/24 dev eth0
 link set eth0 up
 route add default via 10.78.1.1
 `
@@ -49,6 +53,7 @@ link set lo up
 addr add 10.78.2.2/24 dev eth0
 link set eth0 up
 route add 203.0.113.0/24 via 10.78.2.1
+route add 10.78.1.0/24 via 10.78.2.1
 `
 )
 
@@ -57,13 +62,14 @@ route add 203.0.113.0/24 via 10.78.2.1
 type Lab struct {
 	client, gateway, server namespace
 
-	servers int
-	reuse   bool
-	words   map[string]string // what the rules' words stand for
-	table   *table
+	servers, clients int
+	reuse, perSource bool
+	words            map[string]string // what the rules' words stand for
+	table            *table
 
-	changes  sync.Mutex // one change of the rules at a time; held while nft runs
-	accounts atomic.Pointer[[]account]
+	changes   sync.Mutex // one change of the rules at a time; held while nft runs
+	accounts  atomic.Pointer[[]account]
+	balancers atomic.Pointer[[]netip.AddrPort] // in the order of their numbers, from 1
 }
 
 // New builds a lab.
@@ -72,10 +78,17 @@ func New(cfg Config) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lab{servers: max(1, cfg.Servers), reuse: cfg.Reuse, words: words}
+	l := &Lab{
+		servers: max(1, cfg.Servers), clients: max(1, cfg.Clients),
+		reuse: cfg.Reuse, perSource: cfg.PerSource, words: words,
+	}
 	l.accounts.Store(new([]account))
+	l.balancers.Store(new([]netip.AddrPort))
 	if l.servers > maxServers {
 		return nil, fmt.Errorf("natlab: %d servers, at most %d", l.servers, maxServers)
+	}
+	if l.clients > maxClients {
+		return nil, fmt.Errorf("natlab: %d clients, at most %d", l.clients, maxClients)
 	}
 	if err := l.build(cfg); err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -97,7 +110,7 @@ func (l *Lab) build(cfg Config) (err error) {
 	if err := l.connect(); err != nil {
 		return err
 	}
-	if err := l.nft(os.Expand(gatewayRules, func(w string) string { return l.words[w] })); err != nil {
+	if err := l.nft(expand(gatewayRules, l.words, nil) + l.detours()); err != nil {
 		return err
 	}
 	if err := l.tune(conntrack(cfg)); err != nil {
@@ -111,18 +124,21 @@ func (l *Lab) build(cfg Config) (err error) {
 
 // connect lays the cables and gives everybody an address.
 func (l *Lab) connect() error {
-	var addrs strings.Builder
+	var servers, clients strings.Builder
 	for i := range l.servers {
-		fmt.Fprintf(&addrs, "addr add %s/32 dev lo\n", l.Server(i))
+		fmt.Fprintf(&servers, "addr add %s/32 dev lo\n", l.Server(i))
+	}
+	for i := range l.clients {
+		fmt.Fprintf(&clients, "addr add %s/24 dev eth0\n", l.Client(i))
 	}
 	peers := []namespace{l.client, l.server}
 	if err := l.gateway.script(gatewayLinks, peers, "ip", "-batch", "-"); err != nil {
 		return err
 	}
-	if err := l.client.script(clientLinks, nil, "ip", "-batch", "-"); err != nil {
+	if err := l.client.script(clients.String()+clientLinks, nil, "ip", "-batch", "-"); err != nil {
 		return err
 	}
-	if err := l.server.script(serverLinks+addrs.String(), nil, "ip", "-batch", "-"); err != nil {
+	if err := l.server.script(serverLinks+servers.String(), nil, "ip", "-batch", "-"); err != nil {
 		return err
 	}
 	return errors.Join(l.client.running("eth0"), l.gateway.running("inside", "outside"), l.server.running("eth0"))
@@ -195,6 +211,17 @@ func (l *Lab) Server(i int) netip.Addr {
 		panic(fmt.Sprintf("natlab: server %d, want 0 to %d", i, maxServers-1))
 	}
 	a := firstServer.As4()
+	a[3] += byte(i)
+	return netip.AddrFrom4(a)
+}
+
+// Client is the i-th address of the client, from zero. It has as many as
+// Config.Clients says, and dials from the first if it does not choose.
+func (l *Lab) Client(i int) netip.Addr {
+	if i < 0 || i >= maxClients {
+		panic(fmt.Sprintf("natlab: client %d, want 0 to %d", i, maxClients-1))
+	}
+	a := firstClient.As4()
 	a[3] += byte(i)
 	return netip.AddrFrom4(a)
 }

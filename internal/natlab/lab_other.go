@@ -23,6 +23,7 @@ func Enter() {}
 
 func (*Lab) Close() error                                           { return nil }
 func (*Lab) Server(int) (none netip.Addr)                           { return none }
+func (*Lab) Client(int) (none netip.Addr)                           { return none }
 func (*Lab) Dial(context.Context, string, string) (net.Conn, error) { return nil, ErrUnavailable }
 func (*Lab) Listen(string) (net.Listener, error)                    { return nil, ErrUnavailable }
 func (*Lab) ListenClient(string) (net.Listener, error)              { return nil, ErrUnavailable }
@@ -37,9 +38,12 @@ func (*Lab) DropNext(netip.AddrPort, int) error   { return ErrUnavailable }
 func (*Lab) Proxy(netip.AddrPort) (*Proxy, error) { return nil, ErrUnavailable }
 func (*Lab) Forget() error                        { return ErrUnavailable }
 func (*Lab) ForgetFlow(net.Conn) error            { return ErrUnavailable }
-func (*Lab) Flows(into []Flow) ([]Flow, error)    { return into, ErrUnavailable }
-func (*Lab) Counts() (none Counts, err error)     { return none, ErrUnavailable }
-func (*Lab) Held(netip.AddrPort) (int, error)     { return 0, ErrUnavailable }
+func (*Lab) Balance(netip.AddrPort, ...netip.AddrPort) error {
+	return ErrUnavailable
+}
+func (*Lab) Flows(into []Flow) ([]Flow, error) { return into, ErrUnavailable }
+func (*Lab) Counts() (none Counts, err error)  { return none, ErrUnavailable }
+func (*Lab) Held(netip.AddrPort) (int, error)  { return 0, ErrUnavailable }
 
 func (*Proxy) Lie(bool)     {}
 func (*Proxy) Close() error { return nil }

@@ -163,11 +163,21 @@ func (t *table) listLocked(set string, each func(flowName, time.Duration)) error
 // It exceeds the number in Flows by those which have expired and are not yet
 // collected. Older kernels do not tell: errors.ErrUnsupported.
 func (l *Lab) Held(dst netip.AddrPort) (int, error) {
-	n, has := l.account(dst)
+	held, has := 0, false
+	for _, a := range l.known() {
+		if a.dest != dst {
+			continue
+		}
+		n, err := l.table.count(a.ports)
+		if err != nil {
+			return 0, err
+		}
+		held, has = held+n, true
+	}
 	if !has {
 		return 0, fmt.Errorf("natlab: %v has no account", dst)
 	}
-	return l.table.count(l.known()[n].ports)
+	return held, nil
 }
 
 func (t *table) count(set string) (int, error) {

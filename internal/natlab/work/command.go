@@ -2,6 +2,7 @@ package work
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"slices"
@@ -31,6 +32,9 @@ type Command struct {
 	// Order sorts the measurements of an act. Nil: as they were noted.
 	Order func(a, b Measurement) int
 
+	// Flags add flags of its own.
+	Flags []func(*flag.FlagSet)
+
 	// Unavailable is what an act's error is if something that it needs is not here, besides
 	// natlab.ErrUnavailable. Nil: nothing else is needed.
 	Unavailable error
@@ -41,7 +45,7 @@ type Command struct {
 // first, one after the other, then the rest side by side; they are printed as they stand in
 // Acts.
 func (c *Command) Run(args []string, stdout, stderr io.Writer) int {
-	o, status, ok := ParseOptions(c.Name, args, stderr)
+	o, status, ok := ParseOptions(c.Name, args, stderr, c.Flags...)
 	if !ok {
 		return status
 	}

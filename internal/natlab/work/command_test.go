@@ -3,6 +3,7 @@ package work
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"strings"
@@ -39,6 +40,16 @@ func TestBadArgumentsAreNamed(t *testing.T) {
 		if out.Len() > 0 {
 			t.Errorf("%s: standard output %q", test.args, out.String())
 		}
+	}
+}
+
+func TestACommandMayHaveFlagsOfItsOwn(t *testing.T) {
+	var seed int
+	c := Command{Acts: []Act{{Name: "a", Play: tell("x")}}, Flags: []func(*flag.FlagSet){
+		func(f *flag.FlagSet) { f.IntVar(&seed, "seed", 0, "") },
+	}}
+	if status := c.Run([]string{"-seed", "7", "-only", "a"}, io.Discard, io.Discard); status != 0 || seed != 7 {
+		t.Errorf("status %d, seed %d", status, seed)
 	}
 }
 
