@@ -143,8 +143,9 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 		if s := a.share(r.owner); s != nil {
 			flows = s.flows
 		}
-		limit := l.rampedLocked(now, a) + a.moreLocked(now)
-		if !l.Shadow && (a.full(limit, flows, r.control) || fresh && a.waiting > 0 && flows > 0 && !r.control) {
+		more := a.moreLocked(now)
+		limit := l.rampedLocked(now, a) + more
+		if !l.Shadow && (a.full(limit, flows, r.control || more > 0) || fresh && a.waiting > 0 && flows > 0 && !r.control) {
 			room.ports = -1
 			return
 		}

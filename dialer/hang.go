@@ -49,8 +49,9 @@ type hang struct {
 	timer  *time.Timer
 	runs   sync.WaitGroup // run, if the timer has fired
 
-	host  *host // nil: no other source port would help
-	last  seen  // of the last source port
+	host  *host  // nil: no other source port would help
+	last  sample // of the last source port
+	syn   *syn   // of the first; nil: there was no trouble
 	first [1]time.Time
 
 	worked atomic.Bool // the first try did
@@ -68,8 +69,8 @@ type hang struct {
 	pending int // of tries, besides the first
 }
 
-// A seen is how many strays there were before a SYN and shortly after it.
-type seen struct {
+// A sample is how many strays there were before a SYN and shortly after it.
+type sample struct {
 	before, soon uint64
 	counted      bool      // they were, and are not judged yet
 	at           time.Time // of soon; zero: not yet
@@ -113,7 +114,7 @@ func (h *hang) suspect() time.Duration {
 	scouts := false
 	if t != nil {
 		h.patience = min(max(suspicion, 2*t.slowest), examineAfter)
-		l.sent.add(h.began)
+		h.syn = l.sent.add(h.began)
 		scouts = t.scout == nil
 	}
 	l.mu.Unlock()
@@ -129,6 +130,9 @@ func (h *hang) suspect() time.Duration {
 // was tried besides is over, too, when it returns.
 func (h *hang) settle(err error) {
 	h.worked.Store(err == nil)
+	if err == nil && h.syn != nil {
+		h.dialer.ledger().answeredSYN(h.syn)
+	}
 	idle := h.timer.Stop()
 	h.cancel(errElsewhere)
 	if !idle {
@@ -146,9 +150,13 @@ func (h *hang) run() {
 	l.mu.Lock()
 	now := time.Now()
 	t := l.troubleLocked(now, h.way.place())
-	if t.since.IsZero() || now.Sub(t.since) > forgetAfter {
+	switch {
+	case t.since.IsZero() || len(t.hangs) == 0 && now.Sub(t.since) > forgetAfter:
 		t.beginLocked(h.began)
+	case now.Sub(t.since) > forgetAfter:
+		t.halveLocked(now.Add(-forgetAfter / 2))
 	}
+	t.clean = 0
 	t.hangs[h], h.trouble = struct{}{}, t
 	exhausted := t.exhausted
 	l.mu.Unlock()
@@ -208,7 +216,7 @@ func (h *hang) leave() {
 	for _, began := range h.tries {
 		t.syns += synsIn(now.Sub(began))
 	}
-	t.rolled.long += h.long()
+	t.rolled.long += h.longLocked()
 }
 
 // helped notes that another source port was answered where the first was not.
@@ -218,7 +226,7 @@ func (h *hang) helped(atOnce bool) {
 	seen := &h.trouble.rolled
 	if atOnce {
 		seen.fresh++
-		seen.long += h.long()
+		seen.long += h.longLocked()
 	}
 	e := h.shownLocked()
 	l.mu.Unlock()
@@ -227,10 +235,12 @@ func (h *hang) helped(atOnce bool) {
 	}
 }
 
-// long is how many source ports have repeated their SYN in vain.
-func (h *hang) long() (n int) {
+// longLocked is how many source ports have repeated their SYN in vain after others were answered
+// at once.
+func (h *hang) longLocked() (n int) {
+	others, sure := h.trouble.atOnce, time.Now().Add(-suspicion)
 	for _, began := range h.tries {
-		if time.Since(began) >= examineAfter {
+		if others.After(began) && synsIn(sure.Sub(began)) > synsIn(others.Sub(began)) {
 			n++
 		}
 	}
@@ -293,8 +303,7 @@ func (h *hang) again() time.Duration {
 	}
 	l.mu.Lock()
 	if counted && h.last.counted && (h.trouble.scout == nil || h.trouble.scout == h) {
-		sent := l.sent.since(h.last.at) + h.trouble.repeatedLocked(h.last.at, time.Now())
-		h.trouble.rolled.note(h.last.soon > h.last.before, sent, int(strays-h.last.soon))
+		h.sampleLocked(strays)
 	}
 	h.last.counted = false
 	if h.trouble.scout == nil {
@@ -309,6 +318,7 @@ func (h *hang) again() time.Duration {
 		return 0
 	}
 	if len(h.tries) >= maxTries {
+		h.rests()
 		return 0
 	}
 	last := h.tries[len(h.tries)-1]
@@ -320,20 +330,31 @@ func (h *hang) again() time.Duration {
 	r.candidates = []candidate{h.way}
 	f := l.tryReserve(r)
 	if f == nil {
-		return 0 // there are too few ports for guesses
+		h.rests()
+		return suspicion // there are too few ports for guesses
 	}
 	now := time.Now()
-	h.last = seen{before: strays, counted: counted && scouts}
+	h.last = sample{before: strays, counted: counted && scouts}
 	h.pending++
 	l.mu.Lock()
 	h.tries = append(h.tries, now)
-	l.sent.add(now)
+	sent := l.sent.add(now)
 	l.mu.Unlock()
-	go h.try(f)
+	go h.try(f, sent)
 	if h.last.counted {
 		return echo
 	}
 	return suspicion
+}
+
+// sampleLocked notes what the last SYN has shown. One SYN brings back at most one.
+func (h *hang) sampleLocked(strays uint64) {
+	l, now, soon := h.dialer.ledger(), time.Now(), h.last.at
+	began := h.tries[len(h.tries)-1]
+	sent := l.sent.between(began, soon) + h.trouble.repeatedLocked(began, soon)
+	back := int(h.last.soon - h.last.before)
+	h.trouble.rolled.note(back > 0 && back <= max(1, sent),
+		l.sent.between(soon, now)+h.trouble.repeatedLocked(soon, now), int(strays-h.last.soon))
 }
 
 // shownLocked is what source ports have shown.
@@ -342,11 +363,31 @@ func (h *hang) shownLocked() evidence {
 }
 
 // try connects from one more source port.
-func (h *hang) try(f *flow) {
+func (h *hang) try(f *flow, sent *syn) {
 	h.dialer.ledger().dial(f)
 	start := time.Now()
 	conn, err := h.dialer.connect(h.ctx, h.target.network, h.way)
+	if err == nil {
+		h.dialer.ledger().answeredSYN(sent)
+	}
 	h.rolling <- tried{conn, f, time.Since(start), err}
+}
+
+// answeredSYN notes that one was.
+func (l *Ledger) answeredSYN(s *syn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.answered = true
+}
+
+// rests lets another dial find out whether SYNs come back.
+func (h *hang) rests() {
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.trouble.scout == h {
+		h.trouble.scout = nil
+	}
 }
 
 // give ends the dial: it is known why it hangs.

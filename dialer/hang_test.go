@@ -163,17 +163,85 @@ func TestWhereNobodyCountsWhatComesBackAHairpinIsKnownByItsWay(t *testing.T) {
 	b := among(1)
 	b.silent = true
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
-		for range 2 { // from two source ports, each repeats its SYN in vain; a third is answered at once
-			time.AfterFunc(1100*time.Millisecond, func() { b.backends.Store(0) })
-			if took, err := dialOnce(t, d); err != nil || took != 1200*time.Millisecond {
+		for range 3 { // a source port repeats its SYN in vain, while others are answered at once
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if took, err := dialOnce(t, d); err != nil || took != 1200*time.Millisecond {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+			time.Sleep(500 * time.Millisecond)
+			b.backends.Store(0)
+			if took, err := dialOnce(t, d); err != nil || took != 0 {
 				t.Errorf("after %v: %v", took, err)
 			}
+			wg.Wait()
 			b.backends.Store(1)
 		}
 		took, err := dialOnce(t, d)
 		if dialer.VerdictOf(err) != dialer.Hairpin {
 			t.Errorf("after %v: %v", took, err)
 		}
+	})
+}
+
+func TestAShortOutageIsNoHairpin(t *testing.T) {
+	for _, silent := range []bool{true, false} {
+		b := among(0)
+		b.stray, b.silent = true, silent
+		behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+			d.Observe = nil
+			for range 3 {
+				b.backends.Store(1)
+				time.AfterFunc(5500*time.Millisecond, func() { b.backends.Store(0) })
+				var wg sync.WaitGroup
+				for range 4 {
+					wg.Go(func() {
+						if took, err := dialOnce(t, d); dialer.VerdictOf(err) == dialer.Hairpin {
+							t.Errorf("after %v: %v", took, err)
+						}
+					})
+					time.Sleep(130 * time.Millisecond)
+				}
+				wg.Wait()
+				time.Sleep(10 * time.Second)
+			}
+			for _, d := range d.Ledger.Diagnoses() {
+				if d.Verdict == dialer.Hairpin {
+					t.Errorf("diagnosed %+v", d)
+				}
+			}
+		})
+	}
+}
+
+func TestABusyClientsBlackHoleBesideOthersHairpinsIsNone(t *testing.T) {
+	b := among(1)
+	b.stray = true
+	behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+		d.Observe = nil
+		stop := make(chan struct{})
+		go func() {
+			for tick := time.NewTicker(10 * time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					b.came.Add(1) // a neighbour's
+				case <-stop:
+					return
+				}
+			}
+		}()
+		var wg sync.WaitGroup
+		for range 60 {
+			wg.Go(func() {
+				if took, err := dialOnce(t, d); dialer.VerdictOf(err) == dialer.Hairpin {
+					t.Errorf("after %v: %v", took, err)
+				}
+			})
+			time.Sleep(100 * time.Millisecond)
+		}
+		wg.Wait()
+		close(stop)
 	})
 }
 

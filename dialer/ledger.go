@@ -24,7 +24,7 @@ import (
 // address, and remembers for how long the NAT holds the port of a closed one.
 // Dials that find no port wait in its queue.
 //
-// The zero Ledger is ready to use: it keeps accounts and caps nothing. Set its
+// The zero Ledger is ready to use: it keeps accounts, and caps what it learns. Set its
 // fields before the first dial, not after. It may be used by many goroutines
 // and Dialers, must not be copied, and needs no Close.
 type Ledger struct {
@@ -90,7 +90,7 @@ type Ledger struct {
 	troubles map[place]*trouble       // where dials hang or fail
 	lessons  map[netpath.Key]*lesson  // limits that were learned
 	loss     lossRate                 // of SYNs
-	sent     sentTimes                // when SYNs were sent to where there is trouble
+	sent     sentSYNs                 // to where there is trouble
 	timer    *time.Timer
 	wakeAt   time.Time // when timer fires; zero: it is not set
 

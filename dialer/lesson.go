@@ -74,7 +74,7 @@ func (l *Ledger) lessonLocked(now time.Time, a *account) *lesson {
 	return s
 }
 
-// moreLocked is how many flows beyond its limit a may try now, with those that are kept back.
+// moreLocked is how many flows beyond its limit a may try now.
 func (a *account) moreLocked(now time.Time) int {
 	s := a.lesson
 	if s == nil {
@@ -83,10 +83,7 @@ func (a *account) moreLocked(now time.Time) int {
 	if s.beyond == 0 && !now.Before(s.next) {
 		s.beyond = 1
 	}
-	if s.beyond == 0 {
-		return 0
-	}
-	return s.beyond + a.reserve()
+	return s.beyond
 }
 
 // provedLocked notes that a dial was answered, with which a holds more than ever. What the

@@ -53,7 +53,7 @@ func (d *Dialer) checkSources() error {
 // family, or the zero Source where the system may choose.
 func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 	var particular, general []Source
-	any := len(d.Sources) == 0
+	free := len(d.Sources) == 0
 	for _, s := range d.Sources {
 		switch {
 		case len(s.For) == 0:
@@ -61,14 +61,14 @@ func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 		case slices.ContainsFunc(s.For, func(p netip.Prefix) bool { return p.Contains(dst) }):
 			particular = append(particular, s)
 		default:
-			any = true // of those that are for elsewhere only, this one is not bound by
+			free = true // of those that are for elsewhere only, this one is not bound by
 		}
 	}
 	chosen := particular
 	if len(chosen) == 0 {
 		chosen = general
 	}
-	if len(chosen) == 0 && any {
+	if len(chosen) == 0 && free {
 		return []Source{{}}, nil
 	}
 	var fits []Source
@@ -77,6 +77,9 @@ func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 			a, err := addressOf(s.Interface, dst)
 			if err != nil {
 				return nil, err
+			}
+			if !a.IsValid() {
+				continue // it has none of that family
 			}
 			s.Addr = a
 		}

@@ -56,7 +56,7 @@ func metStale(c *keepalive.Conn) bool {
 }
 
 const (
-	// maxTroubles is how many addresses are remembered; then the oldest are forgotten.
+	// maxTroubles is how many addresses are remembered, and those where dials hang just now.
 	maxTroubles = 256
 
 	// troubleFor is how long what was seen counts.
@@ -64,6 +64,10 @@ const (
 
 	// lookFor is how long it counts who lives.
 	lookFor = 5 * time.Second
+
+	// manyClean is how many dials in a row end a hairpin: a balancer with four backends
+	// would have to miss this host as often, 1 in 10,000.
+	manyClean = 32
 
 	// justNow is how long ago something may have come from who lives.
 	justNow = 500 * time.Millisecond
@@ -93,6 +97,8 @@ type trouble struct {
 	answered int // dials
 
 	scout   *hang         // that finds out whether SYNs come back; nil: none does
+	atOnce  time.Time     // when a SYN was answered last that had not to be repeated
+	clean   int           // dials in a row that needed no other source port
 	slowest time.Duration // the longest that an answer to a first SYN took, if it was slow
 	rolled  rolled
 
@@ -108,21 +114,34 @@ func (t *trouble) beginLocked(since time.Time) {
 	t.since, t.failed, t.syns, t.after, t.answered = since, 0, 0, 0, 0
 }
 
-// A sentTimes is when the last SYNs were sent.
-type sentTimes struct {
-	at   [64]time.Time
+// halveLocked forgets half of what was and was not answered.
+func (t *trouble) halveLocked(since time.Time) {
+	t.since, t.failed, t.syns, t.after, t.answered = since, t.failed/2, t.syns/2, t.after/2, t.answered/2
+}
+
+// A syn is when one was sent, and whether it was answered, with which it cannot come back.
+type syn struct {
+	at       time.Time
+	answered bool
+}
+
+// A sentSYNs is the last that were sent to where there is trouble.
+type sentSYNs struct {
+	ring [128]*syn
 	next int
 }
 
-func (s *sentTimes) add(t time.Time) {
-	s.at[s.next] = t
-	s.next = (s.next + 1) % len(s.at)
+func (s *sentSYNs) add(at time.Time) *syn {
+	one := &syn{at: at}
+	s.ring[s.next] = one
+	s.next = (s.next + 1) % len(s.ring)
+	return one
 }
 
-// since is how many were sent after t.
-func (s *sentTimes) since(t time.Time) (n int) {
-	for _, at := range s.at {
-		if at.After(t) {
+// between is how many were sent between two moments, and are not answered.
+func (s *sentSYNs) between(from, to time.Time) (n int) {
+	for _, one := range s.ring {
+		if one != nil && !one.answered && !one.at.Before(from) && one.at.Before(to) {
 			n++
 		}
 	}
@@ -167,19 +186,17 @@ func (l *Ledger) troubleLocked(now time.Time, p place) *trouble {
 	return t
 }
 
-// forgetTroubleLocked makes room for one more.
+// forgetTroubleLocked makes room for one more, whichever has to go of those where nothing
+// hangs.
 func (l *Ledger) forgetTroubleLocked() {
-	if len(l.troubles) < maxTroubles {
-		return
-	}
-	var oldest place
-	var at time.Time
 	for p, t := range l.troubles {
-		if len(t.hangs) == 0 && (at.IsZero() || t.touched.Before(at)) {
-			oldest, at = p, t.touched
+		if len(l.troubles) < maxTroubles {
+			return
+		}
+		if len(t.hangs) == 0 {
+			delete(l.troubles, p)
 		}
 	}
-	delete(l.troubles, oldest)
 }
 
 // answered notes that a SYN was answered, so long after the first from its source port.
@@ -201,10 +218,14 @@ func (l *Ledger) answered(p place, took time.Duration) {
 		t.rolled.late++
 	case took >= suspicion:
 		t.slowest = max(t.slowest, took)
+	default:
+		t.atOnce = t.touched
 	}
-	t.last.Dials = 0
-	if t.last.Verdict != Hairpin {
+	t.clean++
+	if t.last.Dials = 0; t.last.Verdict != Hairpin {
 		t.last = Diagnosis{}
+	} else if t.clean > manyClean {
+		t.last, t.rolled = Diagnosis{}, rolled{through: true}
 	}
 }
 
@@ -260,10 +281,10 @@ func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence
 	if len(c.owes) == 0 {
 		return e
 	}
-	e.counted = true
+	e.counted = l.longestHold() > 0 // else there is no NAT
 	if a := l.accounts[c.owes[0]]; a != nil {
 		e.held, e.most, e.limit = a.held(), a.most, a.limit
-		e.beyond = a.lesson != nil && a.lesson.beyond > 0
+		e.beyond = a.lesson != nil && a.total > a.lesson.limit
 	}
 	return e
 }

@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -99,7 +100,7 @@ func explain(err error) (v Verdict, evidence string) {
 	switch {
 	case errors.Is(err, ErrBudget):
 		return Exhausted, ""
-	case errors.As(err, new(*net.DNSError)):
+	case errors.As(err, new(*net.DNSError)) && !errors.Is(err, context.Canceled):
 		return DNS, ""
 	case isRefused(err), isReset(err):
 		return PeerDown, ""
@@ -155,7 +156,7 @@ type rolled struct {
 	came    int  // of those: something came back at once
 	quiet   int  // of the same: none of ours was sent for a while afterwards
 	others  int  // came back in those whiles
-	long    int  // ports from which SYNs were sent again in vain
+	long    int  // ports from which SYNs were sent again in vain, after others were answered at once
 	fresh   int  // ports that were answered at once after others had not been
 	late    int  // ports from which only a repeated SYN was answered
 	through bool // some SYN was answered
@@ -198,7 +199,7 @@ func (e *evidence) hairpin() bool {
 	if r.comeBack(cameBack) {
 		return true
 	}
-	return len(e.serves) > 0 && r.late == 0 && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.same.dead == 0
+	return len(e.serves) > 0 && 2*r.late <= r.long && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.same.dead == 0
 }
 
 // note notes what one more SYN has shown: whether something came back at once, how many more
@@ -207,6 +208,7 @@ func (r *rolled) note(came bool, sent, later int) {
 	const most = 64 // then half is forgotten
 	if r.watched == most {
 		r.watched, r.came, r.quiet, r.others = r.watched/2, r.came/2, r.quiet/2, r.others/2
+		r.long, r.fresh, r.late = r.long/2, r.fresh/2, r.late/2
 	}
 	r.watched++
 	if came {
@@ -225,7 +227,7 @@ func (r *rolled) comeBack(n int) bool {
 		return false
 	}
 	others := (float64(r.others) + 0.3) / float64(r.quiet+1) * float64(echo) / float64(suspicion-echo)
-	return math.Pow(1-math.Exp(-others), float64(r.came)) < 0.01 || n == 1
+	return r.quiet > 0 && math.Pow(1-math.Exp(-others), float64(r.came)) < 0.01 || n == 1
 }
 
 // judge says what it means that a dial is not answered.

@@ -42,15 +42,15 @@ func TestEvidenceIsJudged(t *testing.T) {
 		"one of three hangs, on a path that loses nothing":   {evidence{dials: 10, syns: 20, after: 5, answered: 30, over: long, loss: 0.01, counted: true, held: 100, same: census{alive: 4}, limit: none}, Exhausted, ""},
 		"some are answered, and all else cools":              {evidence{dials: 10, syns: 20, after: 5, answered: 10, over: long, loss: 0.01, counted: true, held: 100, limit: none}, Exhausted, "while 10 dials to there were"},
 		"what hangs was sent before the others came to life": {evidence{dials: 3, syns: 12, over: long, loss: 0.01, counted: true, held: 100, same: census{alive: 4}, limit: none}, Unknown, ""},
-		"SYNs come back":                                     {evidence{dials: 1, syns: 3, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 3, came: 3}, serves: []uint16{80}}, Hairpin, "3 of 3 SYNs came back to this host, which listens on 80"},
-		"one has come back":                                  {evidence{dials: 1, syns: 3, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 1, came: 1}, serves: []uint16{80}}, Unknown, ""},
+		"SYNs come back":                                     {evidence{dials: 1, syns: 3, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 3, came: 3, quiet: 3}, serves: []uint16{80}}, Hairpin, "3 of 3 SYNs came back to this host, which listens on 80"},
+		"one has come back":                                  {evidence{dials: 1, syns: 3, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 1, came: 1, quiet: 1}, serves: []uint16{80}}, Unknown, ""},
 		"few of many come back":                              {evidence{dials: 2, syns: 9, after: 2, over: long, loss: 0.05, limit: none, rolled: rolled{watched: 8, came: 2}, serves: []uint16{80}}, PathDown, ""},
 		"SYNs come back, as others' do all the time":         {evidence{dials: 2, syns: 9, over: long, loss: 0.05, limit: none, rolled: rolled{watched: 4, came: 4, quiet: 4, others: 40}, serves: []uint16{80}}, PathDown, ""},
 		"SYNs come back, as others' do sometimes":            {evidence{dials: 2, syns: 9, over: long, loss: 0.05, limit: none, rolled: rolled{watched: 4, came: 4, quiet: 4, others: 2}, serves: []uint16{80}}, Hairpin, ""},
-		"no other backend":                                   {evidence{dials: 1, syns: 9, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 7, came: 7}}, Hairpin, "no other backend"},
+		"no other backend":                                   {evidence{dials: 1, syns: 9, over: time.Second, loss: 0.05, limit: none, rolled: rolled{watched: 7, came: 7, quiet: 7}}, Hairpin, "no other backend"},
 		"another source port always works":                   {evidence{dials: 1, syns: 2, after: 1, over: long, loss: 0.05, limit: none, rolled: rolled{long: 3, fresh: 3, through: true}, serves: []uint16{22, 8080}}, Hairpin, "SYNs of 3 source ports never answered"},
 		"another source port works, but nobody serves":       {evidence{dials: 2, syns: 6, after: 2, over: long, loss: 0.05, limit: none, rolled: rolled{long: 3, fresh: 3, through: true}}, PathDown, ""},
-		"a repeated SYN was answered":                        {evidence{dials: 1, syns: 2, after: 1, over: long, loss: 0.05, limit: none, rolled: rolled{long: 3, fresh: 3, late: 1, through: true}, serves: []uint16{80}}, Unknown, ""},
+		"a repeated SYN was answered":                        {evidence{dials: 1, syns: 2, after: 1, over: long, loss: 0.05, limit: none, rolled: rolled{long: 3, fresh: 3, late: 2, through: true}, serves: []uint16{80}}, Unknown, ""},
 	} {
 		v, says := test.judge()
 		if v != test.want || !strings.Contains(says, test.says) {
