@@ -163,7 +163,7 @@ func TestWhereNobodyCountsWhatComesBackAHairpinIsKnownByItsWay(t *testing.T) {
 	b := among(1)
 	b.silent = true
 	behind(t, b, func(t *testing.T, d *dialer.Dialer, last func() dialer.Event) {
-		for range 3 { // a source port repeats its SYN in vain, while others are answered at once
+		for range 4 { // a source port repeats its SYN in vain, while others are answered at once
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				if took, err := dialOnce(t, d); err != nil || took != 1200*time.Millisecond {
