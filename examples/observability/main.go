@@ -148,7 +148,7 @@ func newReport(took time.Duration, scenes []scene, results []result) report {
 	for i, s := range scenes {
 		got := results[i]
 		switch {
-		case got.Sent == 0:
+		case got.Sent == 0 && !s.silent: // there it takes a while until one is over
 			r.miss("%s: nothing was sent", s.name)
 		case s.healthy && got.OK < got.Sent:
 			r.miss("%s: ok %d of %d (the first that was not: %v)", s.name, got.OK, got.Sent, got.firstErr)

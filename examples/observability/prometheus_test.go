@@ -50,6 +50,8 @@ var fires = map[string]string{
 	"NatwiseBlackholes":          "holes",
 	"NatwiseConnectionsLeaked":   "leak",
 	"NatwiseDialsFail":           "down",
+	"NatwiseSNATExhausted":       "shared",
+	"NatwisePathDown":            "mute",
 }
 
 func TestAPrometheusThatScrapesItAnswersEveryExpressionAndFiresEveryAlert(t *testing.T) {
@@ -61,11 +63,14 @@ func TestAPrometheusThatScrapesItAnswersEveryExpressionAndFiresEveryAlert(t *tes
 		}
 	}
 	for _, r := range rules(t) {
-		if r.Record != "" {
+		switch {
+		case r.Record != "":
 			asked[r.Record] = "rules.yaml"
-		} else if fires[r.Alert] == "" {
+		case r.Alert == "NatwiseHairpin": // takes a load balancer: what it asks for, of a verdict that a scene has
+			asked[quicker(strings.Replace(r.Expr, "natwise.hairpin", "natwise.path_down", 1))] = "rules.yaml"
+		case fires[r.Alert] == "":
 			t.Errorf("no scene has alert %s", r.Alert)
-		} else {
+		default:
 			asked[firing(r.Alert, fires[r.Alert])] = "rules.yaml"
 		}
 	}

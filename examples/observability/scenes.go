@@ -22,6 +22,8 @@ type scene struct {
 	atOnce    int                                                         // how many each time; 0: one
 	healthy   bool                                                        // none may fail
 	forgotten time.Duration                                               // how often the NAT forgets its connections; 0: never
+	silent    bool                                                        // no SYN is answered
+	others    int                                                         // ports that somebody else holds, of whom this process knows nothing
 }
 
 // scenes have a destination each, and so many ports as there are for one, each held for 4 s
@@ -51,6 +53,13 @@ var scenes = []scene{
 
 	// A server that is down.
 	{name: "down", serve: nobody, ask: get, every: 2 * time.Second},
+
+	// A server behind a firewall that drops what comes.
+	{name: "mute", serve: nobody, ask: get, every: time.Second, silent: true},
+
+	// Half of the ports are another program's, behind the same NAT. What is left would carry 32
+	// requests a second; more than that are sent.
+	{name: "shared", serve: answers(500 * time.Millisecond), ask: get, every: 25 * time.Millisecond, others: ports / 2},
 }
 
 func names() (names []string) {

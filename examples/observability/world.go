@@ -26,6 +26,7 @@ type world struct {
 	nat     *fauxnat.NAT
 	hosts   hosts
 	servers map[string]netip.AddrPort // by scene
+	silent  map[netip.AddrPort]bool   // answer no SYN
 	stops   []func()
 }
 
@@ -38,7 +39,9 @@ func newWorld() (*world, error) {
 		nat:     &fauxnat.NAT{Path: fauxnat.Scale(path, scale)},
 		hosts:   make(hosts),
 		servers: make(map[string]netip.AddrPort),
+		silent:  make(map[netip.AddrPort]bool),
 	}
+	w.nat.Dial = w.dial
 	for i, s := range scenes {
 		ln, err := listen(i)
 		if err != nil {
@@ -48,9 +51,36 @@ func newWorld() (*world, error) {
 		at := netip.MustParseAddrPort(ln.Addr().String())
 		w.hosts[s.name+".demo"] = at.Addr()
 		w.servers[s.name] = at
+		w.silent[at] = s.silent
 		w.stops = append(w.stops, s.serve(ln))
+		if err := w.hold(at, s.others); err != nil {
+			w.close()
+			return nil, err
+		}
 	}
 	return w, nil
+}
+
+// dial is what lies behind the NAT.
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if at, err := netip.ParseAddrPort(address); err == nil && w.silent[at] {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return new(net.Dialer).DialContext(ctx, network, address)
+}
+
+// hold has another program hold so many ports to at.
+func (w *world) hold(at netip.AddrPort, n int) error {
+	other := w.dialer()
+	for range n {
+		c, err := other.DialContext(context.Background(), "tcp", at.String())
+		if err != nil {
+			return err
+		}
+		w.stops = append(w.stops, func() { c.Close() })
+	}
+	return nil
 }
 
 func (w *world) close() {
@@ -66,6 +96,7 @@ func (w *world) dialer() *dialer.Dialer {
 		Dial:     w.nat.DialContext,
 		Resolver: w.hosts,
 		Plan:     keepalive.Plan{Linger: time.Second}, // a minute, 60 times as fast: in a black hole no FIN is answered
+		Timeout:  3 * time.Second,                     // as fast as that it is not, since the kernel sends a SYN once a second
 	}
 }
 

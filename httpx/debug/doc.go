@@ -13,6 +13,10 @@
 // looks: nothing can be changed or closed by it, and nothing decides by it. While nobody looks
 // it costs nothing.
 //
+// A destination that dials fail to says so, in words, with the evidence and what to do
+// (dialer.Verdict): below its row, or where it has none, since no NAT counts it or its name has
+// no address, in a row that has nothing else. It stays for ten minutes, or until a dial works.
+//
 // # Twins
 //
 // JSON has times in milliseconds since 1970 (…_ms), durations in seconds (…_seconds) and null

@@ -1,6 +1,16 @@
 package debug
 
-import "time"
+import (
+	"time"
+
+	"github.com/natwise/natwise/dialer"
+)
+
+// Told is what is said of a diagnosis, and what to do.
+func Told(d dialer.Diagnosis) (what, do string) {
+	t := troubleOf(d)
+	return t.What, t.Do
+}
 
 // LastLook is when the page looked at its ledger last, as far as it remembers.
 func (p *Page) LastLook() time.Time {

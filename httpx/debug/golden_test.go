@@ -3,6 +3,7 @@ package debug_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -45,12 +46,25 @@ func golden(t *testing.T, name string, got []byte) {
 	t.Errorf("%s has %d lines, want %d", name, len(g), len(w))
 }
 
+// troubled has dials fail to a destination that has a row, and to what has none.
+func (l *lab) troubled() {
+	l.names["partner.example"], l.names["inside.example"] = "20.7.7.7", "10.0.0.9"
+	l.fails["10.0.0.9:80"] = &dialer.DialError{ // as a dialer has it that this one dials by
+		Verdict: dialer.Hairpin, Evidence: "8 of 8 SYNs came back to this host, which listens on 8080", Err: errors.New("no answer"),
+	}
+	l.net.BlackHole("20.7.7.7:8443")
+	time.Sleep(500 * time.Millisecond) // so that nothing happens while the page looks
+	for _, address := range []string{"partner.example:8443", "inside.example:80", "typo.exmaple:443", "partner.example:8443"} {
+		l.fail(address)
+		time.Sleep(time.Second) // longer than a first backoff, which is as long as chance has it
+	}
+}
+
 // busy books something in every state to one destination, and a little to another.
 func (l *lab) busy() {
 	l.raw("20.1.2.3:443")
 	l.raw("20.9.9.9:5432")
 	l.names["api.example"], l.names["db.example"] = "20.1.2.3", "20.9.9.9"
-	l.ledger.Name = "egress-a"
 	ctx := l.Context()
 	for i := range 6 {
 		c := l.dial("api.example:443")
@@ -88,7 +102,9 @@ func (l *lab) wait(address string) {
 func TestWhatIsShown(t *testing.T) {
 	inLab(t, azure(6), func(l *lab) {
 		l.ledger.MaxWait = -1
+		l.ledger.Name = "egress-a"
 		l.get("?format=json") // from here on it looks
+		l.troubled()
 		l.busy()
 		var indented bytes.Buffer
 		for _, destination := range []string{"", "20.1.2.3:443"} {

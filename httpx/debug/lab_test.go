@@ -35,6 +35,7 @@ type lab struct {
 	dialer *dialer.Dialer
 	page   *debug.Page
 	names  names
+	fails  map[string]error // of the kernel, by address; set before the first dial there
 }
 
 // names is a resolver.
@@ -58,15 +59,22 @@ func azure(n int) netpath.Profile {
 func inLab(t *testing.T, path netpath.Profile, f func(lab *lab)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		l := &lab{T: t, names: make(names)}
+		l := &lab{T: t, names: make(names), fails: make(map[string]error)}
 		l.net.Latency = 8 * time.Millisecond
 		l.nat = &fauxnat.NAT{Path: path, Dial: l.net.DialContext}
 		l.ledger = &dialer.Ledger{Path: path, Ramp: -1}
-		l.dialer = &dialer.Dialer{Ledger: l.ledger, Dial: l.nat.DialContext, Resolver: l.names}
+		l.dialer = &dialer.Dialer{Ledger: l.ledger, Dial: l.connect, Resolver: l.names}
 		l.page = &debug.Page{Ledger: l.ledger}
 		t.Cleanup(func() { time.Sleep(20 * time.Minute) }) // until the page looks no more
 		f(l)
 	})
+}
+
+func (l *lab) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	if err := l.fails[address]; err != nil {
+		return nil, err
+	}
+	return l.nat.DialContext(ctx, network, address)
 }
 
 // raw listens at an address and reads what comes, until the client closes.
@@ -133,6 +141,15 @@ func (l *lab) dial(address string) *dialer.Conn {
 	}
 	l.Cleanup(func() { c.Close() })
 	return c.(*dialer.Conn)
+}
+
+// fail dials in vain.
+func (l *lab) fail(address string) {
+	l.Helper()
+	if c, err := l.dialer.DialContext(l.Context(), "tcp", address); err == nil {
+		c.Close()
+		l.Errorf("%s could be dialed", address)
+	}
 }
 
 // get asks the page as a browser on the same machine does.

@@ -105,7 +105,8 @@ const port = (at) => at.slice(at.lastIndexOf(":") + 1);
 
 // inWords is what a row's bar shows.
 function inWords(d) {
-  const parts = states.filter((s) => d.ports[s] > 0).map((s) => `${number(d.ports[s])} ${s}`);
+  const parts = learned(d) ? ["limit learned"] : [];
+  parts.push(...states.filter((s) => d.ports[s] > 0).map((s) => `${number(d.ports[s])} ${s}`));
   if (d.ports.free > 0) parts.push(`${number(d.ports.free)} ${keptBack(d) ? "kept for newcomers" : "free"}`);
   if (d.would_have_refused) parts.push(`would have refused ${number(d.would_have_refused)}`);
   return parts;
@@ -115,10 +116,14 @@ function inWords(d) {
 // for those who have none at all.
 const keptBack = (d) => d.waiting > 0 && d.ports.free <= Math.max(1, d.ports.limit / 20);
 
-function barLabel(ports) {
-  const counted = states.map((s) => `${number(ports[s])} ${s}`).join(", ");
-  return ports.limit === null ? `${counted}, no limit` : `${counted} of ${number(ports.limit)}`;
+function barLabel(d) {
+  const counted = states.map((s) => `${number(d.ports[s])} ${s}`).join(", ");
+  if (d.ports.limit === null) return `${counted}, no limit`;
+  return `${counted} of ${number(d.ports.limit)}` + (learned(d) ? ", a limit that was learned" : "");
 }
+
+// learned says of a limit that it is what dials have taught, and may move.
+const learned = (d) => d.limit_grade === "learned";
 
 // alarm is how a share of a limit looks: 80 % is where the ledger warns.
 const alarm = (share) => (share === null ? "" : share >= 0.98 ? "bad" : share >= 0.8 ? "warn" : "");
@@ -223,8 +228,24 @@ function drawTiles(state) {
     worst && worst.all_free_seconds !== null ? `and all that cool in ${countdown(worst.all_free_seconds)}` : "none is cooling");
   tile("Black holes", number(state.blackholes), state.blackholes ? "connections gone dark" : "no packets vanished",
     state.blackholes ? "bad" : "");
+  const ill = troubles(state);
+  tile("In trouble", number(ill.length), ill.length ? `${ill[0].verdict}: ${nameOf(ill[0])}` : "every dial is answered",
+    ill.length ? (ill.some(grave) ? "bad" : "warn") : "");
   if (state.shadow) tile("Would have refused", number(state.would_have_refused), "ports beyond the limit");
 }
+
+// troubles are why dials fail, of all destinations, the last first.
+function troubles(state) {
+  const booked = state.destinations.map((d) => d.trouble).filter((t) => t !== null);
+  const each = new Map(booked.map((t) => [t.destination, t])); // which may have a row for each source
+  return [...state.troubles, ...each.values()].sort((a, b) => b.last_ms - a.last_ms);
+}
+
+// grave is what somebody should look after: a hairpin that was helped is not, nor what nobody
+// knows yet.
+const grave = (t) => t.dials > 0 && t.verdict !== "unknown";
+
+const nameOf = (t) => visible(beforePort(t.name));
 
 // called is what people call a destination; its port stands in its address.
 const called = (d) => (d.names.length ? visible(beforePort(d.names[0])) : d.destination);
@@ -235,22 +256,28 @@ const visible = (name) => name.replace(/[\p{Cc}\p{Cf}]/gu, "\ufffd");
 // ---- the table ----------------------------------------------------------------------------
 
 const rows = new Map(); // by destination
+const lone = new Map(); // troubles of what has no row, by name and address
 
 function drawRows(state) {
   const all = state.destinations;
-  const wanted = all.filter(matches);
-  const shown = view.all || view.filter ? wanted : wanted.slice(0, shownAtFirst);
+  const matching = all.filter(matches);
+  const wanted = [...matching.filter((d) => d.trouble), ...matching.filter((d) => !d.trouble)];
+  const some = (list) => (view.all || view.filter ? list : list.slice(0, shownAtFirst));
+  const shown = some(wanted);
   if (view.open && !all.some((d) => d.destination === view.open)) closeDrawer();
   if (view.open && !shown.some((d) => d.destination === view.open)) {
     const open = wanted.find((d) => d.destination === view.open);
     if (open) shown.push(open); // what somebody reads does not go away
   }
-  byId("empty").hidden = all.length > 0;
-  byId("table").hidden = shown.length === 0;
-  byId("nothing").hidden = all.length === 0 || shown.length > 0;
+  const ill = state.troubles.filter((t) => matches({ destination: t.destination, names: [t.name] }));
+  const others = drawLone(some(ill), state);
+  const known = all.length + state.troubles.length;
+  byId("empty").hidden = known > 0;
+  byId("table").hidden = shown.length + others.length === 0;
+  byId("nothing").hidden = known === 0 || shown.length + others.length > 0;
   const more = byId("all");
-  more.hidden = view.filter !== "" || wanted.length <= shownAtFirst;
-  put(more, view.all ? `Show the fullest ${shownAtFirst} only` : `Show all ${number(wanted.length)} destinations`);
+  more.hidden = view.filter !== "" || Math.max(wanted.length, ill.length) <= shownAtFirst;
+  put(more, view.all ? `Show the fullest ${shownAtFirst} only` : `Show all ${number(wanted.length + ill.length)} destinations`);
   byId("rows").className = shown.length <= shownAtFirst ? "few" : "";
 
   const largest = Math.max(1, ...all.filter((d) => d.ports.limit === null).map((d) => d.ports.taken));
@@ -264,9 +291,26 @@ function drawRows(state) {
     rows.get(name).remove();
     rows.delete(name);
   }
-  order(shown);
-  put(byId("destinations-title"), all.length ? plural(all.length, "destination") : "Destinations");
+  order([...others, ...shown.map((d) => rows.get(d.destination))]);
+  put(byId("destinations-title"), known ? plural(known, "destination") : "Destinations");
   openDrawer()?.refresh();
+}
+
+// drawLone returns what is shown of troubles that have no row to stand below.
+function drawLone(shown, state) {
+  const gone = new Set(lone.keys());
+  const drawn = shown.map((t) => {
+    const key = `${t.name} ${t.destination}`;
+    gone.delete(key);
+    if (!lone.has(key)) lone.set(key, new Trouble(t));
+    lone.get(key).draw(t, state);
+    return lone.get(key);
+  });
+  for (const key of gone) {
+    lone.get(key).node.remove();
+    lone.delete(key);
+  }
+  return drawn;
 }
 
 function matches(d) {
@@ -281,13 +325,13 @@ function order(shown) {
   const focused = document.activeElement;
   const held = (body.matches(":hover") || body.contains(focused)) && performance.now() - view.touched < 5000;
   if (held && !view.reorder) {
-    for (const d of shown) rows.get(d.destination).appendTo(body);
+    for (const row of shown) if (!row.node.isConnected) body.append(...row.parts());
     return;
   }
   view.reorder = false;
   let at = body.firstElementChild;
-  for (const d of shown) {
-    for (const part of rows.get(d.destination).parts()) {
+  for (const row of shown) {
+    for (const part of row.parts()) {
       if (part === at) at = at.nextElementSibling;
       else move(body, part, at);
     }
@@ -325,7 +369,7 @@ const turns = 10;
 
 let draws = 0;
 let rowsMade = 0;
-let drawers = 0;
+let made = 0; // of what has an id
 
 // A Row is one destination's.
 class Row {
@@ -353,6 +397,7 @@ class Row {
       this.free.node, this.waiting.node, this.waits.node, this.dials.node, this.holes.node, this.path.node,
       el("td", { class: "trend", role: "cell" }, this.spark.node));
     this.drawer = null;
+    this.trouble = null;
     this.near = true; // until somebody knows better
     this.turn = rowsMade++ % turns;
     this.node.row = this;
@@ -365,11 +410,7 @@ class Row {
   }
 
   parts() {
-    return this.drawer ? [this.node, this.drawer.node] : [this.node];
-  }
-
-  appendTo(body) {
-    if (!this.node.isConnected) body.append(...this.parts());
+    return [this, this.trouble, this.drawer].filter((part) => part !== null).map((part) => part.node);
   }
 
   remove() {
@@ -379,7 +420,8 @@ class Row {
 
   draw(d, largest, state) {
     this.latest = [d, largest, state];
-    this.bar.tell(d.ports);
+    this.bar.tell(d);
+    this.drawTrouble(d.trouble, state);
     if (this.near || this.turn === draws % turns) this.write(d, largest, state);
   }
 
@@ -395,6 +437,17 @@ class Row {
     this.spark.draw(d);
   }
 
+  drawTrouble(t, state) {
+    if (t === null) {
+      this.trouble?.node.remove();
+      this.trouble = null;
+    } else {
+      this.trouble ??= new Trouble();
+      this.trouble.draw(t, state);
+    }
+    attr(this.button, "aria-describedby", this.trouble?.id ?? null);
+  }
+
   drawName(d) {
     const names = d.names.length + d.more_names;
     put(this.name, called(d));
@@ -402,7 +455,7 @@ class Row {
     put(this.address, more);
     attr(this.button, "title", [d.destination, ...d.names].join("\n"));
     const full = d.utilization !== null && d.utilization >= 0.98;
-    attr(this.node, "class", "row" + (full ? " spent" : "") + (this.drawer ? " opened" : ""));
+    attr(this.node, "class", "row" + (full ? " spent" : "") + (d.trouble ? " troubled" : "") + (this.drawer ? " opened" : ""));
   }
 
   drawPorts(d, largest) {
@@ -435,12 +488,12 @@ class Bar {
     this.node.append(...this.parts, this.limit);
   }
 
-  tell(ports) {
-    const all = [...states, "limit", "free"].map((s) => ports[s]).join();
+  tell(d) {
+    const all = [...states, "limit", "free"].map((s) => d.ports[s]).join() + d.limit_grade;
     if (this.told === all) return;
     this.told = all;
-    for (const s of [...states, "limit", "free"]) attr(this.node, "data-" + s, ports[s]);
-    attr(this.node, "aria-label", barLabel(ports));
+    for (const s of [...states, "limit", "free"]) attr(this.node, "data-" + s, d.ports[s]);
+    attr(this.node, "aria-label", barLabel(d));
   }
 
   draw(ports, largest) {
@@ -451,6 +504,50 @@ class Bar {
     this.limit.hidden = !over;
     if (over) this.limit.style.left = `calc(${(100 * ports.limit) / whole}% - 1px)`;
   }
+}
+
+// A Trouble says why dials fail and what to do, below the row that it is about; what has no
+// row, since no NAT counts it or it has no address, is named with it.
+class Trouble {
+  constructor(of = null) {
+    this.verdict = el("b", { class: "verdict" });
+    this.what = el("span");
+    this.when = el("span", { class: "when" });
+    this.evidence = el("p", { class: "evidence" });
+    this.todo = el("p");
+    this.id = "trouble-" + ++made;
+    const words = el("td", { role: "cell", colspan: of ? 8 : 9, id: this.id },
+      el("p", {}, this.verdict, " ", this.what, " ", this.when), this.evidence, this.todo);
+    this.node = el("tr", { role: "row" }, words);
+    if (of) {
+      words.before(el("th", { scope: "row", role: "rowheader" },
+        el("bdi", { class: "first" }, nameOf(of)), el("span", { class: "second mono" }, of.destination || visible(of.name))));
+    }
+    this.look = of ? "trouble lone" : "trouble";
+  }
+
+  parts() {
+    return [this.node];
+  }
+
+  draw(t, state) {
+    put(this.verdict, t.verdict);
+    put(this.what, t.what);
+    put(this.when, failed(t, state.at_ms));
+    put(this.evidence, visible(t.evidence));
+    this.evidence.hidden = t.evidence === "";
+    put(this.todo, t.what_to_do);
+    attr(this.node, "class", this.look + (grave(t) ? "" : " mild"));
+    attr(this.node, "data-verdict", t.verdict);
+  }
+}
+
+// failed says how many dials did, and when.
+function failed(t, now) {
+  const whole = (ms) => roughly(Math.max(0, Math.floor(ms / 1000)));
+  const last = `${whole(now - t.last_ms)} ago`;
+  if (t.dials === 0) return `The last, ${last}.`;
+  return t.dials === 1 ? `One dial failed, ${last}.` : `${number(t.dials)} dials failed in ${whole(t.last_ms - t.since_ms)}, the last ${last}.`;
 }
 
 // A Spark is how many ports were taken in the last five minutes.
@@ -486,7 +583,7 @@ class Drawer {
     this.table = el("table", { class: "connections", role: "table", "aria-label": `Connections to ${row.destination}` },
       el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ...columns.map((c) => el("th", { scope: "col", role: "columnheader" }, c)))), this.body);
     this.columns = columns;
-    this.id = "drawer-" + ++drawers;
+    this.id = "drawer-" + ++made;
     this.node = el("tr", { class: "drawer", role: "row", id: this.id },
       el("td", { colspan: 9, role: "cell" }, el("div", { class: "charts" }, this.ports.node, this.forecast.node), this.facts, this.table, this.more));
     this.asking = false;
@@ -548,6 +645,7 @@ function factsOf(d) {
   const facts = [];
   const fact = (name, value) => facts.push(el("span", {}, name + " ", el("b", {}, value)));
   fact("address", d.destination);
+  if (d.ports.limit !== null) fact("limit", `${number(d.ports.limit)}, ${d.limit_grade}`);
   if (d.names.length > 1) fact("names", visible(d.names.join(", ")) + (d.more_names ? ` and ${d.more_names} more` : ""));
   if (d.counts) {
     fact("opened", number(d.counts.opened));
@@ -597,7 +695,7 @@ function toggleDrawer(destination) {
   const row = rows.get(destination);
   view.open = destination;
   row.drawer = new Drawer(row);
-  row.node.after(row.drawer.node);
+  (row.trouble?.node.isConnected ? row.trouble : row).node.after(row.drawer.node);
   attr(row.button, "aria-expanded", "true");
   attr(row.button, "aria-controls", row.drawer.id);
   row.node.classList.add("opened");
@@ -917,7 +1015,9 @@ function everywhere(destinations) {
 
 // ---- what happened ------------------------------------------------------------------------
 
-const kinds = { budget: "nearly full", blackhole: "black hole", leak: "leak", refused: "refused" };
+const kinds = { budget: "nearly full", blackhole: "black hole", leak: "leak", refused: "refused", stale: "stale socket" };
+
+const mild = new Set(["budget", "stale"]);
 
 function drawEvents(events) {
   const list = byId("events");
@@ -932,7 +1032,7 @@ function drawEvents(events) {
 
 function eventItem(e) {
   const at = el("time", { datetime: new Date(e.at_ms).toISOString() }, clock(e.at_ms));
-  const look = e.kind === "budget" ? "kind warn" : "kind bad";
+  const look = mild.has(e.kind) ? "kind warn" : "kind bad";
   const times = e.times > 1 ? ` (${number(e.times)} times since it was said last)` : "";
   return el("li", {}, at, el("span", { class: look }, kinds[e.kind] ?? e.kind),
     el("span", {}, visible(e.text) + times + " ", el("small", {}, el("bdi", {}, visible(e.about)))));

@@ -20,6 +20,7 @@ type row struct {
 	MoreNames   int      `json:"more_names"`
 
 	Ports       ports    `json:"ports"`
+	LimitFrom   *string  `json:"limit_grade"` // null: there is no limit
 	Utilization *float64 `json:"utilization"` // null: there is no limit
 	Cooling     kinds    `json:"cooling_by"`  // how they ended
 	forecast
@@ -39,6 +40,8 @@ type row struct {
 	// Trend is the most ports that were taken in each 5 s of the last 5 minutes, the
 	// latest last. Empty beyond the 32 fullest destinations.
 	Trend []int `json:"trend"`
+
+	Trouble *trouble `json:"trouble"` // null: no dial fails, as far as is known
 
 	key   netpath.Key
 	scope netpath.Scope
@@ -80,7 +83,10 @@ func (s *sight) row(a dialer.Account, rates rates, every telemetry.Counts) row {
 	g := s.groups[a.Key]
 	r := row{
 		key: a.Key, scope: a.Key.Scope(), Destination: title(a.Key), Scope: scopes[a.Key.Scope()], Names: []string{}, Ports: g.ports, Cooling: g.kinds, forecast: g.forecast,
-		Exceeded: a.Exceeded, Idle: seconds(a.Forgets), IdleFrom: s.gradeOf(s.ledger.Path, a.Learned), Trend: []int{},
+		Idle: seconds(a.Forgets), IdleFrom: s.gradeOf(s.ledger.Path, a.Learned), Trend: []int{},
+	}
+	if s.ledger.Shadow {
+		r.Exceeded = a.Exceeded
 	}
 	r.Ports.Limit = count(a.Limit)
 	if r.scope == netpath.SourceDestination {
@@ -88,8 +94,8 @@ func (s *sight) row(a dialer.Account, rates rates, every telemetry.Counts) row {
 	}
 	r.Ports.settle()
 	if a.Limit != netpath.None {
-		u := r.Ports.utilization()
-		r.Utilization = &u
+		u, from := r.Ports.utilization(), a.Grade.String()
+		r.Utilization, r.LimitFrom = &u, &from
 	}
 	if s.learner != nil {
 		r.Idle, r.IdleFrom = s.learned(a.Key)

@@ -27,6 +27,8 @@ type table struct {
 	Problem    string
 	Ports      taken
 	Rows       []line `json:"destinations"`
+	Troubles   []trouble
+	Events     []struct{ Kind, About, Text string }
 }
 
 type taken struct {
@@ -39,6 +41,7 @@ type line struct {
 	Names              []string
 	MoreNames          int `json:"more_names"`
 	Ports              taken
+	LimitFrom          string `json:"limit_grade"`
 	Utilization        *float64
 	NextFree           *float64 `json:"next_free_seconds"`
 	AllFree            *float64 `json:"all_free_seconds"`
@@ -55,15 +58,21 @@ type line struct {
 	Idle     *float64 `json:"idle_timeout_seconds"`
 	IdleFrom string   `json:"idle_timeout_grade"`
 	Trend    []int
+	Trouble  *trouble
 }
 
 // table is what the page shows; the latest look may be a quarter of a second old.
-func (l *lab) table() (s table) {
+func (l *lab) table() table {
 	l.Helper()
 	time.Sleep(300 * time.Millisecond)
 	synctest.Wait()
-	if err := json.Unmarshal(l.get("?format=json").Body.Bytes(), &s); err != nil {
-		l.Fatal(err)
+	return tableOf(l.T, l.get("?format=json").Body.Bytes())
+}
+
+func tableOf(t *testing.T, text []byte) (s table) {
+	t.Helper()
+	if err := json.Unmarshal(text, &s); err != nil {
+		t.Fatal(err)
 	}
 	return s
 }

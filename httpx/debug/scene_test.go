@@ -21,7 +21,7 @@ var scenes = flag.String("scenes", "", "write the page, as it is in some situati
 // Scenes are for looking at: go test -run Scenes -scenes DIRECTORY ./httpx/debug
 func TestScenes(t *testing.T) {
 	dir := *scenes
-	play := map[string]func(l *lab){"empty": func(*lab) {}, "shadow": shadowed, "hostile": hostile}
+	play := map[string]func(l *lab){"empty": func(*lab) {}, "shadow": shadowed, "hostile": hostile, "troubled": func(l *lab) { l.troubled(); l.busy() }}
 	if dir == "" {
 		dir = t.TempDir()
 	} else { // these take their time

@@ -18,11 +18,12 @@ type sight struct {
 	ledger  *dialer.Ledger
 	learner *keepalive.Learner // nil: the ledger's own
 
-	accounts []dialer.Account
-	flows    []dialer.Flow
-	counts   map[netip.AddrPort]telemetry.Counts
-	recent   map[string]telemetry.Waits // by name
-	records  []telemetry.Record
+	accounts  []dialer.Account
+	flows     []dialer.Flow
+	diagnoses []dialer.Diagnosis
+	counts    map[netip.AddrPort]telemetry.Counts
+	recent    map[string]telemetry.Waits // by name
+	records   []telemetry.Record
 
 	groups  map[netpath.Key]*group
 	waiting waiting
@@ -37,7 +38,7 @@ func look(l *dialer.Ledger, learner *keepalive.Learner) *sight {
 	}
 	told := l.Telemetry()
 	s := &sight{
-		ledger: l, learner: learner, accounts: l.Accounts(), flows: l.Flows(), at: time.Now(),
+		ledger: l, learner: learner, accounts: l.Accounts(), flows: l.Flows(), diagnoses: l.Diagnoses(), at: time.Now(),
 		counts: told.Counts(), recent: told.Waits(), records: told.Records(),
 	}
 	s.group()

@@ -16,23 +16,24 @@ import (
 
 // A state is what the page and its twins show, at one moment.
 type state struct {
-	At           int64    `json:"at_ms"`
-	Process      string   `json:"process"`
-	Version      string   `json:"version"`         // the program's
-	Natwise      string   `json:"natwise_version"` // this library's
-	Ledger       string   `json:"ledger"`
-	Path         way      `json:"path"`
-	Problem      string   `json:"problem,omitempty"` // why the ledger refuses every dial
-	Shadow       bool     `json:"shadow"`
-	Exceeded     uint64   `json:"would_have_refused"` // in shadow
-	Fullest      *fullest `json:"fullest"`            // null: there is no limit
-	Ports        ports    `json:"ports"`              // all of them
-	Waiting      int      `json:"waiting"`
-	OldestWait   seconds  `json:"oldest_wait_seconds"`
-	Blackholes   uint64   `json:"blackholes"`
-	Destinations []row    `json:"destinations"` // the fullest first
-	Events       []event  `json:"events"`       // the latest last
-	History      history  `json:"history"`      // of all destinations together
+	At           int64     `json:"at_ms"`
+	Process      string    `json:"process"`
+	Version      string    `json:"version"`         // the program's
+	Natwise      string    `json:"natwise_version"` // this library's
+	Ledger       string    `json:"ledger"`
+	Path         way       `json:"path"`
+	Problem      string    `json:"problem,omitempty"` // why the ledger refuses every dial
+	Shadow       bool      `json:"shadow"`
+	Exceeded     uint64    `json:"would_have_refused"` // in shadow
+	Fullest      *fullest  `json:"fullest"`            // null: there is no limit
+	Ports        ports     `json:"ports"`              // all of them
+	Waiting      int       `json:"waiting"`
+	OldestWait   seconds   `json:"oldest_wait_seconds"`
+	Blackholes   uint64    `json:"blackholes"`
+	Troubles     []trouble `json:"troubles"`     // of destinations that have no row, the last first
+	Destinations []row     `json:"destinations"` // the fullest first
+	Events       []event   `json:"events"`       // the latest last
+	History      history   `json:"history"`      // of all destinations together
 }
 
 // A way is the path, as its profile has it.
@@ -87,6 +88,7 @@ func (s *sight) tell(rates rates) state {
 		At: s.at.UnixMilli(), Process: process(), Ledger: s.ledger.Name, Path: wayOf(s.ledger.Path), Shadow: s.ledger.Shadow,
 		Ports: ports{Limit: netpath.None}, Destinations: s.rows(rates), Events: []event{},
 	}
+	t.Troubles = s.diagnosed(t.Destinations)
 	t.Version, t.Natwise = versions()
 	if err := s.ledger.Path.Validate(); err != nil {
 		t.Problem = err.Error()
@@ -97,7 +99,7 @@ func (s *sight) tell(rates rates) state {
 		t.Blackholes += c.Blackholes
 	}
 	for _, r := range s.records {
-		t.Events = append(t.Events, event{r.At.UnixMilli(), r.Kind, r.About, r.Text, r.Times})
+		t.Events = append(t.Events, event{r.At.UnixMilli(), r.Kind, r.About, meaningOf(r.Kind, r.Text), r.Times})
 	}
 	return t
 }

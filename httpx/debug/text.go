@@ -41,6 +41,9 @@ func (s state) text(b *bytes.Buffer) {
 		fmt.Fprintf(b, "fullest %s, %s\n", s.Fullest.Destination, percent(&s.Fullest.Utilization))
 	}
 	fmt.Fprintf(b, "waiting %d, oldest %s\n\n", s.Waiting, short(&s.OldestWait))
+	for _, t := range s.troubles() {
+		t.text(b, s.At)
+	}
 	if len(s.Destinations) == 0 {
 		b.WriteString("No port is taken. Each destination has a line here once something was dialed, but for loopback\nand private addresses, which cross no NAT (netpath.Profile.Exempt).\n")
 	} else {
@@ -74,12 +77,20 @@ func rowsText(b *bytes.Buffer, rows []row) {
 			}
 			p := r.Ports
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\t%s %s\t%d\n",
-				r.Destination, plain(namesText(r)), percent(r.Utilization), p.Taken, p.Limit.text(),
+				r.Destination, plain(namesText(r)), percent(r.Utilization), p.Taken, limitText(r),
 				p.Active, p.Idle, p.Dialing, p.Cooling, p.Free.text(), short(r.Next), short(r.All),
 				r.Waiting, short(&r.OldestWait), short(r.Wait50), short(r.Wait99), rate, uses, holes,
 				short(&r.Idle), r.IdleFrom, r.Exceeded)
 		}
 	})
+}
+
+// limitText marks a limit that is not the path's own.
+func limitText(r row) string {
+	if learned := netpath.Learned.String(); r.LimitFrom != nil && *r.LimitFrom == learned {
+		return r.Ports.Limit.text() + " " + learned
+	}
+	return r.Ports.Limit.text()
 }
 
 func namesText(r row) string {
@@ -92,6 +103,9 @@ func namesText(r row) string {
 }
 
 func (d *detail) text(b *bytes.Buffer) {
+	if d.Trouble != nil {
+		d.Trouble.text(b, d.At)
+	}
 	rowsText(b, []row{d.row})
 	b.WriteByte('\n')
 	table(b, func(w *tabwriter.Writer) {
@@ -165,7 +179,9 @@ const longest = 80 // that a cell of text may be
 
 // plain is s without what a terminal would obey, and not too long: a name is whatever
 // somebody asked for.
-func plain(s string) string {
+func plain(s string) string { return cut(s, longest) }
+
+func cut(s string, longest int) string {
 	clean := strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r

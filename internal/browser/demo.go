@@ -56,9 +56,17 @@ func play(lasts time.Duration) (*demo, error) {
 	for _, p := range parts {
 		d.begin(p)
 	}
-	s.ask(partner, 2)
+	d.workers.Go(func() { d.tryInVain(partner) })
 	d.workers.Go(func() { d.darken(netip.MustParseAddrPort(darkened), lasts*3/5) })
 	return d, nil
+}
+
+// tryInVain dials where nobody answers, and gives up as any dial does.
+func (d *demo) tryInVain(address string) {
+	for d.ctx.Err() == nil {
+		d.stage.try(address, 0)
+		d.sleep(time.Second)
+	}
 }
 
 // darken has the packets of all connections to an address vanish after a while, as where a

@@ -65,7 +65,7 @@ func run(args []string, stderr io.Writer) int {
 type picture struct {
 	file string
 	look look
-	open bool // with the fullest destination's drawer
+	open bool // with the drawer of the first destination
 }
 
 const documented = 2 // pictures are in the documentation, the first ones

@@ -33,6 +33,7 @@ type stage struct {
 	mu     sync.Mutex // guards the fields below; never held while a connection is used
 	names  map[string]netip.Addr
 	silent map[netip.AddrPort]bool // answer no SYN
+	fails  map[netip.AddrPort]error
 	held   map[string][]*conns.Conn
 	served []net.Conn
 }
@@ -47,6 +48,7 @@ func newStage(path netpath.Profile) (*stage, error) {
 		ledger: &dialer.Ledger{Path: path, Ramp: -1, MaxWait: -1},
 		names:  make(map[string]netip.Addr),
 		silent: make(map[netip.AddrPort]bool),
+		fails:  make(map[netip.AddrPort]error),
 		server: ln,
 		held:   make(map[string][]*conns.Conn),
 	}
@@ -65,8 +67,11 @@ func (s *stage) dial(ctx context.Context, network, address string) (net.Conn, er
 		return nil, err
 	}
 	s.mu.Lock()
-	silent := s.silent[to]
+	silent, failed := s.silent[to], s.fails[to]
 	s.mu.Unlock()
+	if failed != nil {
+		return nil, failed
+	}
 	if silent {
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -134,6 +139,31 @@ func (s *stage) silence(at netip.AddrPort) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.silent[at] = true
+}
+
+// fail has every connect to an address fail with err from now on.
+func (s *stage) fail(at netip.AddrPort, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fails[at] = err
+}
+
+// heal has it answer again.
+func (s *stage) heal(at netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.silent, at)
+}
+
+// try dials once, with a timeout as dialer.Dialer has it, and closes what it gets.
+func (s *stage) try(address string, timeout time.Duration) error {
+	d := *s.dialer
+	d.Timeout = timeout
+	c, err := d.DialContext(s.ctx, "tcp", address)
+	if err == nil {
+		err = c.Close()
+	}
+	return err
 }
 
 // get has n connections to address at the same time, each after an exchange.

@@ -63,7 +63,7 @@ func (m maker) seconds(name, what string, bounds metric.Float64HistogramOption) 
 func newInstruments(meter metric.Meter) instruments {
 	m := maker{meter}
 	return instruments{
-		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold: what its path says, or less where dials have taught that. What is learned moves."),
+		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold. It moves where it is learned, from dials that found none."),
 		usage:        m.upDown("natwise.snat.port.usage", "{port}", "Ports to one destination that the NAT holds for this process, by what they are held for."),
 		utilization:  made(m.Float64ObservableGauge("natwise.snat.port.utilization", metric.WithUnit("1"), metric.WithDescription("Part of its limit that the fullest destination has taken."))),
 		acquisitions: m.counter("natwise.snat.port.acquisitions", "{port}", "How often a port was wanted, by what came of it."),
@@ -71,7 +71,7 @@ func newInstruments(meter metric.Meter) instruments {
 		probes:       m.counter("natwise.keepalive.probes", "{probe}", "Idle connections that were asked whether their far end is there."),
 		blackholes:   m.counter("natwise.blackhole.detections", "{detection}", "Connections that were found dead because their packets vanish."),
 		pending:      m.upDown("natwise.connection.pending_requests", "{request}", "Requests that wait for a connection."),
-		dial:         m.seconds("natwise.connection.dial.duration", "How long connects took, to one address each.", shortBounds),
+		dial:         m.seconds("natwise.connection.dial.duration", "How long connects took.", shortBounds),
 		wait:         m.seconds("natwise.connection.wait.duration", "How long requests waited for a connection, of those that did.", shortBounds),
 		blackholed:   m.seconds("natwise.blackhole.detection.duration", "For how long a connection had been silent when it was found dead.", ageBounds),
 

@@ -92,10 +92,26 @@ func TestWhatErrorsAreCalled(t *testing.T) {
 			defer held.Close()
 			return db.PingContext(hurried(c))
 		}, "natwise.wait_timeout"},
-		"a SYN without answer": {func(c *town) error {
+		"SYNs without answer": {func(c *town) error {
 			c.net.BlackHole(lines)
 			return dial(c, c.Context(), lines)
+		}, "natwise.path_down"},
+		"one SYN without answer": {func(c *town) error {
+			c.net.BlackHole(lines)
+			return dial(c, hurried(c), lines)
 		}, "timed_out"},
+		"no local port": {func(c *town) error {
+			c.dialer.Dial = failing(noLocalPort)
+			return dial(c, c.Context(), lines)
+		}, "natwise.local_ports"},
+		"no route": {func(c *town) error {
+			c.dialer.Dial = failing(noRoute)
+			return dial(c, c.Context(), lines)
+		}, "host_unreachable"},
+		"what a dialer below calls a hairpin": {func(c *town) error {
+			c.dialer.Dial = failing(hairpin)
+			return dial(c, c.Context(), lines)
+		}, "natwise.hairpin"},
 		"the server speaks no TLS":           {func(c *town) error { return ask(c, "https://example.com:80/") }, "tls"},
 		"the certificate is somebody else's": {func(c *town) error { return ask(c, "https://20.1.2.3/") }, "tls"},
 		"nobody trusts the certificate": {func(c *town) error {

@@ -141,7 +141,18 @@ func (c census) add(r reading) {
 var enums = []string{
 	"natwise.snat.port.state", "natwise.snat.port.outcome", "natwise.connection.close.reason",
 	"natwise.keepalive.type", "natwise.keepalive.outcome",
-	"http.connection.state", "db.client.connection.state", "url.scheme", "network.transport",
+	"http.connection.state", "db.client.connection.state", "url.scheme", "network.transport", "error.type",
+}
+
+// values are those that points have of an attribute.
+func (m *emitted) values(key string) map[string]bool {
+	values := make(map[string]bool)
+	for _, p := range m.points {
+		if v, ok := byKey(p.attrs.ToSlice())[key]; ok {
+			values[v] = true
+		}
+	}
+	return values
 }
 
 // attributes lists those of all points, those that some have not in brackets.
@@ -312,8 +323,37 @@ All are of kind INTERNAL. A span that failed has the status Error and `+"`error.
 		k := spans[name]
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", name, k.place(name), k.attributes(), strings.Join(keysOf(k.events), ", "))
 	}
+	io.WriteString(&b, errorsOfOurOwn)
+	for name := range seen[dials].values("error.type") {
+		if strings.HasPrefix(name, "natwise.") && !strings.Contains(errorsOfOurOwn, "`"+name+"`") {
+			t.Errorf("error.type %s is not explained", name)
+		}
+	}
 	return b.Bytes()
 }
+
+const dials = "natwise.connection.dial.duration"
+
+// errorsOfOurOwn is what nobody but natwise knows.
+const errorsOfOurOwn = `
+## Errors
+
+What the system or the conventions have a name for is called so: ` + "`connection_refused`, `name_resolution`, `host_unreachable`, `timed_out`" + `. These are natwise's
+own; those of dials are verdicts of package dialer:
+
+| ` + "`error.type`" + ` | of | means |
+|--|--|--|
+| ` + "`natwise.budget_exhausted`" + ` | waits | No port of those that the ledger may use came free in time. |
+| ` + "`natwise.wait_timeout`" + ` | waits | The pool is as large as it may be, and none of its connections came free in time. |
+| ` + "`natwise.exhausted`" + ` | dials | The NAT had no port left, though the ledger knew of one: others use them, or the limit is not known. The dial waits then, as those do that know. |
+| ` + "`natwise.hairpin`" + ` | dials | A load balancer maps the flow back to this host. |
+| ` + "`natwise.path_down`" + ` | dials | Packets vanish, and not for want of ports. |
+| ` + "`natwise.local_ports`" + ` | dials | This machine has no local port left. |
+| ` + "`natwise.blackhole`" + ` | exchanges | The connection was found dead, its packets vanish. |
+
+A ` + "`connection_setup`" + ` that failed because a dial did has its verdict as ` + "`natwise.verdict`" + `: exhausted, hairpin, path-down,
+peer-down, unreachable, local-ports, dns or unknown.
+`
 
 // key sorts the caller's own span to the end.
 func key(name string) string {

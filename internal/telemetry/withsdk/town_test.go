@@ -32,6 +32,8 @@ const (
 	plain   = "20.1.2.3:80"   // HTTP/1.1
 	lines   = "20.1.2.6:7000" // answers each line with a line, as its databases do
 	nowhere = "20.1.2.7:9"    // nobody listens
+	// Nobody answers, once it is a black hole.
+	vanished = "20.1.2.8:9"
 )
 
 const works = 20 * time.Millisecond // what a server does before it answers
@@ -60,7 +62,7 @@ func newTown(l *lens, ports int) *town {
 	c.nat = &fauxnat.NAT{Path: path, Dial: c.net.DialContext}
 	c.ledger = &dialer.Ledger{Path: path, Ramp: -1, MeterProvider: l.provider(), TracerProvider: l.tracers}
 	c.dialer = &dialer.Dialer{Ledger: c.ledger, Dial: c.nat.DialContext, Resolver: names{
-		"example.com": "20.1.2.3", "lines.example.com": "20.1.2.6", "nowhere.example.com": "20.1.2.7",
+		"example.com": "20.1.2.3", "lines.example.com": "20.1.2.6", "nowhere.example.com": "20.1.2.7", "vanished.example.com": "20.1.2.8",
 	}}
 	c.serveWeb(plain, func(s *httptest.Server) { s.Start() })
 	c.serveWeb(secure, func(s *httptest.Server) { s.StartTLS() })

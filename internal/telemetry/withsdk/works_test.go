@@ -43,6 +43,7 @@ func everything(l *lens, look func()) {
 		mine.T = t
 		mine.whatVanishes(look)
 		mine.whatIsForgotten(look)
+		mine.whatIsWanting(look)
 	})
 }
 
@@ -212,6 +213,22 @@ func (c *town) allThatFails() {
 		cancel()
 	}
 	c.requestsInVain(ctx)
+	c.dialsInVain(ctx)
+}
+
+// dialsInVain are those of which it is known why.
+func (c *town) dialsInVain(ctx context.Context) {
+	c.net.BlackHole(vanished)
+	for _, dial := range []dialFunc{nil, failing(noLocalPort), failing(noRoute), failing(hairpin)} {
+		d := *c.dialer
+		if dial != nil {
+			d.Dial = dial
+		}
+		if conn, err := d.DialContext(ctx, "tcp", "vanished.example.com:9"); err == nil {
+			conn.Close()
+			c.Error("vanished.example.com could be dialed")
+		}
+	}
 }
 
 // requestsInVain are those for which there is no connection: no port, no server, no TLS.
