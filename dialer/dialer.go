@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -151,7 +152,7 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 	}
 	began := time.Now()
 	t, err := d.target(ctx, network, address)
-	if t.setup = setup; t.host != "" && !isAddress(t.host) {
+	if t.setup = setup; t.named {
 		setup.Phase("DNS lookup", t.host, began, err)
 	}
 	if err != nil {
@@ -165,7 +166,7 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 		}
 		return nil, failed
 	}
-	if !isAddress(t.host) {
+	if t.named {
 		l.resolved(address)
 	}
 	want := d.request(ctx, t)
@@ -175,11 +176,6 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 		r.own = own
 	}
 	return r, err
-}
-
-func isAddress(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err == nil
 }
 
 // request is what a context asks for.
@@ -198,6 +194,9 @@ func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation
 	l := d.ledger()
 	r.candidates = l.owing(t.network, r.candidates)
 	start := time.Now()
+	if r.since.IsZero() {
+		r.since = start
+	}
 	f, at, waited, err := l.reserve(ctx, r)
 	l.tellTaken(ctx, r, f, at, waited, start, err)
 	if waited {
@@ -275,26 +274,45 @@ func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
-	c, err := r.connect(ctx)
-	if err == nil {
-		r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
-		return c, nil
-	}
-	if v, _ := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
-		r.candidates = slices.Clone(r.target.candidates)
-	}
-	if len(r.candidates) == 0 || ctx.Err() != nil {
-		return nil, dialError(r.target.network, r.target.address, err)
-	}
-	rest, later := r.dialer.reserve(ctx, r.target, r.request) // the same owner's
-	if later == nil {
-		c, failed := rest.Dial(ctx)
-		if failed == nil {
+	var failed error // of addresses that are tried no more
+	for {
+		c, err := r.connect(ctx)
+		if err == nil {
+			r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
 			return c, nil
 		}
-		later = failed
+		if v, _ := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
+			r.candidates = slices.Clone(r.target.candidates)
+		} else {
+			failed = join(failed, err)
+		}
+		if len(r.candidates) == 0 || ctx.Err() != nil {
+			return nil, dialError(r.target.network, r.target.address, join(failed, err))
+		}
+		if err := r.rebook(ctx); err != nil {
+			return nil, dialError(r.target.network, r.target.address, join(failed, err))
+		}
 	}
-	return nil, dialError(r.target.network, r.target.address, errors.Join(err, errors.Unwrap(later)))
+}
+
+// join is errors.Join, but for what is in failed already.
+func join(failed, err error) error {
+	if failed == nil || errors.Is(failed, err) {
+		return cmp.Or(failed, err)
+	}
+	return errors.Join(failed, err)
+}
+
+// rebook waits for a port to one of the candidates that are left, as long as the first wait
+// has left.
+func (r *Reservation) rebook(ctx context.Context) error {
+	rest, err := r.dialer.reserve(ctx, r.target, r.request) // the same owner's
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	rest.cleanup.Stop()
+	r.request, r.chosen, r.flow = rest.request, rest.chosen, rest.flow
+	return nil
 }
 
 func (r *Reservation) connect(ctx context.Context) (*Conn, error) {
@@ -394,9 +412,7 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 	}
 	l.dial(f)
 	h := d.watchDial(ctx, t, c)
-	conn, err := d.connect(h.ctx, t.network, c)
-	took := time.Since(h.began)
-	h.settle(err)
+	conn, took, err := h.connect()
 	switch {
 	case h.conn == nil:
 	case err == nil:
@@ -427,6 +443,9 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 	took := time.Since(h.began)
 	how, sent := dialEnding(err)
 	conclusive := conclusive(ctx, err, took)
+	if sent && timeout(err) && took > suspicion {
+		h.noteFailed()
+	}
 	j := h.explain(err, conclusive)
 	if j.verdict == PeerDown {
 		l.answered(h.way.place(), took)

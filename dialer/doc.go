@@ -21,8 +21,8 @@
 // is down, it is kept. A suspicion may cost one control connection, from the port
 // that is kept back for those.
 //
-// dialer pools nothing, never retries an address that failed within one dial,
-// and knows no protocol above TCP.
+// dialer pools nothing, never retries an address that failed within one dial, but for a
+// hairpin, and knows no protocol above TCP.
 //
 // # Adopting it
 //
@@ -87,8 +87,9 @@
 // as many times as there are backends, and nobody delivers that. Another source port may be
 // sent to another backend: a SYN to a private address that is unanswered after 200 ms, on a
 // host that others can connect to, is sent again from a new one, and where it is known to be a
-// hairpin every 200 ms, at most 12 times. Linux knows by the kernel's count of packets that came
-// back, in the first dial; elsewhere it takes a few that took longer. Each such dial costs
+// hairpin every 200 ms, at most 12 times. It is known by the kernel's count of packets that
+// come back, or by source ports that are never answered while others are at once; only Linux
+// tells who listens here and counts, so that elsewhere all this is left out. Each such dial costs
 // what it waits. To have none of it, name the balancer and this host's own address:
 //
 //	d := &dialer.Dialer{Hairpin: map[netip.AddrPort]netip.AddrPort{

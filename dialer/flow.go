@@ -83,7 +83,6 @@ func (l *flowList) remove(f *flow) {
 // A waiter is one dial that waits for a port at any of its candidates.
 type waiter struct {
 	request
-	since  time.Time
 	claims []*claim
 	ready  chan granted // capacity one: whoever grants never waits for whoever receives
 }
@@ -95,6 +94,7 @@ type request struct {
 	control    bool
 	itself     bool        // nobody else counts the wait: those for whom a pool dials wait there
 	patient    bool        // WithoutMaxWait
+	since      time.Time   // it was asked for, whatever has become of it meanwhile
 	candidates []candidate // best first
 }
 

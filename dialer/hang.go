@@ -22,6 +22,9 @@ const (
 	maxTries   = 12
 	maxRolling = 3 * time.Second
 
+	// fewFailed is how many dials may end too early to be thought about.
+	fewFailed = 4
+
 	// echo is how soon a SYN that comes back has done so. What else comes back until the
 	// next try is others'.
 	echo = 50 * time.Millisecond
@@ -126,6 +129,16 @@ func (h *hang) suspect() time.Duration {
 	return h.patience
 }
 
+// connect dials from the first source port.
+func (h *hang) connect() (conn net.Conn, took time.Duration, err error) {
+	err = errPanicked
+	defer func() { h.settle(err) }()
+	conn, err = h.dialer.connect(h.ctx, h.target.network, h.way)
+	return conn, time.Since(h.began), err
+}
+
+var errPanicked = errors.New("dialer: Dial panicked")
+
 // settle ends the watch over a dial that is over, with its connection if there is one. What
 // was tried besides is over, too, when it returns.
 func (h *hang) settle(err error) {
@@ -149,16 +162,9 @@ func (h *hang) run() {
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	now := time.Now()
-	t := l.troubleLocked(now, h.way.place())
-	switch {
-	case t.since.IsZero() || len(t.hangs) == 0 && now.Sub(t.since) > forgetAfter:
-		t.beginLocked(h.began)
-	case now.Sub(t.since) > forgetAfter:
-		t.halveLocked(now.Add(-forgetAfter / 2))
-	}
-	t.clean = 0
-	t.hangs[h], h.trouble = struct{}{}, t
-	exhausted := t.exhausted
+	h.beginLocked(now)
+	h.trouble.hangs[h] = struct{}{}
+	exhausted := h.trouble.exhausted
 	l.mu.Unlock()
 	defer h.leave()
 
@@ -197,6 +203,37 @@ func (h *hang) run() {
 	}
 }
 
+// beginLocked finds out what is known of the address.
+func (h *hang) beginLocked(now time.Time) {
+	t := h.dialer.ledger().troubleLocked(now, h.way.place())
+	switch {
+	case t.since.IsZero() || len(t.hangs) == 0 && now.Sub(t.since) > forgetAfter:
+		t.beginLocked(h.began)
+	case now.Sub(t.since) > forgetAfter:
+		t.halveLocked(now.Add(-forgetAfter / 2))
+	}
+	t.clean = 0
+	h.trouble = t
+}
+
+// noteFailed notes a dial that has ended before it was thought about: its caller is impatient.
+// When a few have, somebody must look all the same.
+func (h *hang) noteFailed() {
+	if h.trouble != nil {
+		return // run has noted it
+	}
+	l := h.dialer.ledger()
+	l.mu.Lock()
+	now := time.Now()
+	h.beginLocked(now)
+	h.failedLocked(now)
+	few := h.trouble.failed >= fewFailed
+	l.mu.Unlock()
+	if few {
+		h.examine()
+	}
+}
+
 // leave notes what was sent in vain.
 func (h *hang) leave() {
 	l := h.dialer.ledger()
@@ -207,10 +244,13 @@ func (h *hang) leave() {
 	if t.scout == h {
 		t.scout = nil
 	}
-	if h.worked.Load() || h.conn != nil {
-		return
+	if !h.worked.Load() && h.conn == nil {
+		h.failedLocked(time.Now())
 	}
-	now := time.Now()
+}
+
+func (h *hang) failedLocked(now time.Time) {
+	t := h.trouble
 	t.failed++
 	t.after += t.afterLocked(now, h.began)
 	for _, began := range h.tries {
@@ -465,9 +505,9 @@ func (h *hang) examine() {
 		now := time.Now()
 		t.sawLocked(now, seen)
 		e := l.evidenceLocked(now, t, h.way)
-		if v, why := e.judge(); v == Exhausted && len(t.hangs) > 0 && !l.Shadow { // whose account there is
+		if v, why := e.judge(); v == Exhausted && len(t.hangs)+t.failed > 0 && !l.Shadow {
 			t.why = why
-			l.cutLocked(now, l.accounts[h.way.owes[0]])
+			l.cutLocked(now, l.accounts[h.way.owes[0]]) // it holds some
 			close(t.exhausted)
 			t.exhausted = make(chan struct{})
 		}

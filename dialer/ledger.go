@@ -233,7 +233,7 @@ func (l *Ledger) wait(ctx context.Context, w *waiter) (*flow, int, error) {
 		if d == 0 {
 			d = defaultMaxWait
 		}
-		t := time.NewTimer(d)
+		t := time.NewTimer(d - time.Since(w.since))
 		defer t.Stop()
 		expired = t.C
 	}

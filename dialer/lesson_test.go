@@ -156,6 +156,69 @@ func TestWhileExhaustedNothingIsSpent(t *testing.T) {
 	})
 }
 
+func TestClientsThatWaitOnlyASecondLearnToo(t *testing.T) {
+	untold(t, 16, 0, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 16 {
+			conns = append(conns, lab.dial(d, server))
+		}
+		for range 10 {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			if _, err := d.DialContext(ctx, "tcp", server); err == nil {
+				t.Error("there is no port")
+			}
+			cancel()
+		}
+		if a := lab.account(server); a.Limit != 16 || a.Grade != netpath.Learned {
+			t.Errorf("limit %d, %v", a.Limit, a.Grade)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
+
+func TestADialThatFindsOutThatPortsAreWantingWaitsNoLongerThanOthers(t *testing.T) {
+	untold(t, 16, 0, func(t *testing.T, lab *lab) {
+		lab.ledger.MaxWait = 20 * time.Second
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 16 {
+			conns = append(conns, lab.dial(d, server))
+		}
+		start := time.Now()
+		_, err := d.DialContext(t.Context(), "tcp", server)
+		if took := time.Since(start); !errors.Is(err, dialer.ErrBudget) || took > 30*time.Second || len(err.Error()) > 300 {
+			t.Errorf("after %v: %v", took, err)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
+
+func TestNothingIsTriedBeyondAKnownLimit(t *testing.T) {
+	untold(t, 99, 100, func(t *testing.T, lab *lab) {
+		lab.ledger.MaxWait = -1
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		go func() {
+			for ctx.Err() == nil {
+				if a := lab.account(server); a.Taken() > 100 {
+					t.Errorf("taken %d", a.Taken())
+				}
+				time.Sleep(100 * time.Millisecond)
+			}
+		}()
+		var wg sync.WaitGroup
+		for range 20 { // newcomers, each of them
+			wg.Go(func() { lab.crowd(ctx, 10) })
+		}
+		wg.Wait()
+	})
+}
+
 func TestInShadowALimitIsNotLearned(t *testing.T) {
 	untold(t, 16, 0, func(t *testing.T, lab *lab) {
 		lab.ledger.Shadow = true

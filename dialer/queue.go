@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"container/list"
 	"net/netip"
 	"slices"
 	"time"
@@ -9,7 +10,10 @@ import (
 // enqueueLocked puts a dial into the queue of every account of every candidate:
 // it takes whichever has room first.
 func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
-	w := &waiter{request: r, since: now, ready: make(chan granted, 1)}
+	w := &waiter{request: r, ready: make(chan granted, 1)}
+	if w.since.IsZero() {
+		w.since = now
+	}
 	for _, c := range r.candidates {
 		for _, a := range l.accountsOf(c) {
 			if slices.ContainsFunc(w.claims, func(c *claim) bool { return c.account == a }) {
@@ -20,7 +24,7 @@ func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 			if r.control {
 				claim.place = s.claims.PushFront(claim) // it may have what those before it may not
 			} else {
-				claim.place = s.claims.PushBack(claim)
+				claim.place = s.queue(claim)
 			}
 			if a.waiting++; a.waiting == 1 {
 				l.crowded[a] = struct{}{}
@@ -30,6 +34,21 @@ func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 		}
 	}
 	return w
+}
+
+// queue puts a claim behind those that have waited longer: almost always the last.
+func (s *share) queue(c *claim) *list.Element {
+	e := s.claims.Back()
+	for e != nil {
+		if w := e.Value.(*claim).waiter; w.control || !w.since.After(c.waiter.since) {
+			break
+		}
+		e = e.Prev()
+	}
+	if e == nil {
+		return s.claims.PushFront(c)
+	}
+	return s.claims.InsertAfter(c, e)
 }
 
 // dequeueLocked leaves no trace of w.

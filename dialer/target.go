@@ -17,6 +17,7 @@ import (
 type target struct {
 	network, address string // as they were asked for
 	host             string
+	named            bool     // a name was looked up: host's, or the proxy's
 	via              *url.URL // the proxy that the candidates lead to; nil: none
 	candidates       []candidate
 	setup            *telemetry.Setup
@@ -59,6 +60,8 @@ func (d *Dialer) target(ctx context.Context, network, address string) (target, e
 			}
 		}
 	}
+	_, isName := netip.ParseAddr(host)
+	t.named = isName != nil
 	addrs, err := d.lookup(ctx, network, host)
 	if err != nil {
 		return t, err

@@ -23,7 +23,8 @@ type Diagnosis struct {
 }
 
 // Diagnoses returns what is known to be wrong, or was a few minutes ago, the last first: one
-// of each destination where dials hang or fail. A dial that works ends it.
+// of each destination where dials hang or fail. A dial that works ends it; a hairpin, 32 in a
+// row that needed no other source port.
 func (l *Ledger) Diagnoses() []Diagnosis {
 	if !l.Used() || l.init() != nil {
 		return nil
@@ -294,7 +295,11 @@ func (t *trouble) afterLocked(now, began time.Time) int {
 	if t.lively.IsZero() || now.Sub(t.look.at) > lookFor {
 		return 0
 	}
-	return synsIn(now.Sub(began)-suspicion) - synsIn(t.lively.Sub(began))
+	n := synsIn(now.Sub(began) - suspicion)
+	if before := t.lively.Sub(began); before > 0 {
+		n -= synsIn(before)
+	}
+	return n
 }
 
 // repeatedLocked is how many SYNs the kernel has sent again between two moments, of those that
