@@ -22,6 +22,9 @@ const (
 	maxTries   = 12
 	maxRolling = 3 * time.Second
 
+	// livelyFor is how long an address is lively after it has answered at once.
+	livelyFor = 2 * time.Second
+
 	// fewFailed is how many dials may end too early to be thought about.
 	fewFailed = 4
 
@@ -333,7 +336,7 @@ func (h *hang) tell(r tried) bool {
 
 // again looks whether the last SYN came back, tries one more source port if it is time, and
 // returns when to think of that again: 0 means never. Where SYNs come back it is time at once;
-// else no sooner than the kernel repeats a SYN, but for the first of them.
+// else more and more seldom, and in the end as often as the kernel repeats a SYN.
 func (h *hang) again() time.Duration {
 	l := h.dialer.ledger()
 	strays, counted := h.host.strays()
@@ -362,8 +365,8 @@ func (h *hang) again() time.Duration {
 		return 0
 	}
 	last := h.tries[len(h.tries)-1]
-	wait := time.Second - time.Since(last)
-	if hurries := sure || scouts && e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
+	wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(last)
+	if hurries := sure || scouts && e.rolled.came > 0 || e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
 		return min(wait, suspicion) // it may be sure by then
 	}
 	r := h.dialer.request(h.ctx, h.target)
@@ -387,19 +390,22 @@ func (h *hang) again() time.Duration {
 	return suspicion
 }
 
-// sampleLocked notes what the last SYN has shown. One SYN brings back at most one.
+// sampleLocked notes what the last SYN has shown. A SYN brings back one at most, and so does
+// each that the kernel may have repeated meanwhile.
 func (h *hang) sampleLocked(strays uint64) {
-	l, now, soon := h.dialer.ledger(), time.Now(), h.last.at
-	began := h.tries[len(h.tries)-1]
-	sent := l.sent.between(began, soon) + h.trouble.repeatedLocked(began, soon)
-	back := int(h.last.soon - h.last.before)
-	h.trouble.rolled.note(back > 0 && back <= max(1, sent),
-		l.sent.between(soon, now)+h.trouble.repeatedLocked(soon, now), int(strays-h.last.soon))
+	l, t := h.dialer.ledger(), h.trouble
+	began, soon, now := h.tries[len(h.tries)-1], h.last.at, time.Now()
+	t.rolled.note(
+		window{max(1, l.sent.between(began, soon)), t.repeatedLocked(began, soon), int(h.last.soon - h.last.before)},
+		window{l.sent.between(soon, now), t.repeatedLocked(soon, now), int(strays - h.last.soon)},
+	)
 }
 
 // shownLocked is what source ports have shown.
 func (h *hang) shownLocked() evidence {
-	return evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.with(lossRate{})}
+	e := evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.with(lossRate{})}
+	e.rolled.lively = time.Since(h.trouble.atOnce) < livelyFor
+	return e
 }
 
 // try connects from one more source port.

@@ -302,12 +302,12 @@ func (t *trouble) afterLocked(now, began time.Time) int {
 	return n
 }
 
-// repeatedLocked is how many SYNs the kernel has sent again between two moments, of those that
-// hang.
+// repeatedLocked is how many SYNs the kernel may have sent again between two moments, of those
+// that hang. Its timers are late by up to echo.
 func (t *trouble) repeatedLocked(from, to time.Time) (n int) {
 	for h := range t.hangs {
 		for _, began := range h.tries {
-			n += synsIn(to.Sub(began)) - synsIn(from.Sub(began))
+			n += synsIn(to.Sub(began)) - synsIn(from.Sub(began)-echo)
 		}
 	}
 	return n
