@@ -10,27 +10,12 @@ import (
 )
 
 const (
-	// suspicion is how long a SYN to a private address may be unanswered before another
-	// source port is tried: a balancer in the same network answers in milliseconds.
-	suspicion = 200 * time.Millisecond
-
 	// examineAfter is when the first repeated SYN is unanswered, too.
 	examineAfter = 1200 * time.Millisecond
 	examineEvery = time.Second
 
-	// maxTries and maxRolling bound how often another source port is tried.
-	maxTries   = 12
-	maxRolling = 3 * time.Second
-
-	// livelyFor is how long an address is lively after it has answered at once.
-	livelyFor = 2 * time.Second
-
 	// fewFailed is how many dials may end too early to be thought about.
 	fewFailed = 4
-
-	// echo is how soon a SYN that comes back has done so. What else comes back until the
-	// next try is others'.
-	echo = 50 * time.Millisecond
 
 	// forgetAfter is how long it counts what was and was not answered.
 	forgetAfter = 10 * time.Second
@@ -55,10 +40,10 @@ type hang struct {
 	timer  *time.Timer
 	runs   sync.WaitGroup // run, if the timer has fired
 
-	host  *host  // nil: no other source port would help
-	last  sample // of the last source port
-	syn   *syn   // of the first; nil: there was no trouble
-	first [1]time.Time
+	host  *host        // nil: no other source port would help
+	last  sample       // of the last source port
+	syn   *syn         // of the first; nil: there was no trouble
+	first [1]time.Time // what tries begins with, so that a dial that is answered soon costs no more memory
 
 	worked atomic.Bool // the first try did
 
@@ -73,21 +58,6 @@ type hang struct {
 	tries   []time.Time // when each source port sent its first SYN; written by run, under Ledger.mu
 	rolling chan tried
 	pending int // of tries, besides the first
-}
-
-// A sample is how many strays there were before a SYN and shortly after it.
-type sample struct {
-	before, soon uint64
-	counted      bool      // they were, and are not judged yet
-	at           time.Time // of soon; zero: not yet
-}
-
-// A tried is what came of one more source port.
-type tried struct {
-	conn net.Conn
-	flow *flow
-	took time.Duration
-	err  error
 }
 
 // watchDial follows a dial from its SYN on. Whoever calls it calls settle.
@@ -108,28 +78,6 @@ func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
 	h.runs.Add(1)
 	h.timer = time.AfterFunc(after, h.run)
 	return h
-}
-
-// suspect prepares for a SYN that comes back, and returns when to look after it first. Where one
-// was not answered before, it is counted from the start what comes back.
-func (h *hang) suspect() time.Duration {
-	h.patience = suspicion
-	l := h.dialer.ledger()
-	l.mu.Lock()
-	t := l.troubles[h.way.place()]
-	scouts := false
-	if t != nil {
-		h.patience = min(max(suspicion, 2*t.slowest), examineAfter)
-		h.syn = l.sent.add(h.began)
-		scouts = t.scout == nil
-	}
-	l.mu.Unlock()
-	if scouts {
-		if h.last.before, h.last.counted = h.host.strays(); h.last.counted {
-			return echo
-		}
-	}
-	return h.patience
 }
 
 // connect dials from the first source port.
@@ -185,12 +133,12 @@ func (h *hang) run() {
 			return
 		case r := <-h.rolling:
 			h.pending--
-			if h.tell(r) {
+			if h.take(r) {
 				return
 			}
 		case <-roll:
 			roll = nil
-			if d := h.again(); d > 0 {
+			if d := h.roll(); d > 0 {
 				roll = time.After(d)
 			}
 		case <-examine.C:
@@ -262,182 +210,8 @@ func (h *hang) failedLocked(now time.Time) {
 	t.rolled.long += h.longLocked()
 }
 
-// helped notes that another source port was answered where the first was not.
-func (h *hang) helped(atOnce bool) {
-	l := h.dialer.ledger()
-	l.mu.Lock()
-	seen := &h.trouble.rolled
-	if atOnce {
-		seen.fresh++
-		seen.long += h.longLocked()
-	}
-	e := h.shownLocked()
-	l.mu.Unlock()
-	if e.hairpin() {
-		l.tellVerdict(h.way.place(), h.target.address, Hairpin, e.tellHairpin())
-	}
-}
-
-// longLocked is how many source ports have repeated their SYN in vain after others were answered
-// at once.
-func (h *hang) longLocked() (n int) {
-	others, sure := h.trouble.atOnce, time.Now().Add(-suspicion)
-	for _, began := range h.tries {
-		if others.After(began) && synsIn(sure.Sub(began)) > synsIn(others.Sub(began)) {
-			n++
-		}
-	}
-	return n
-}
-
-// drain ends what is being tried.
-func (h *hang) drain() {
-	if h.pending == 0 {
-		return
-	}
-	h.cancel(errElsewhere)
-	for ; h.pending > 0; h.pending-- {
-		r := <-h.rolling
-		h.dialer.abandon(h, r)
-	}
-}
-
-// abandon ends a try that nobody needs.
-func (d *Dialer) abandon(h *hang, r tried) {
-	if r.err != nil {
-		d.ledger().abandoned(r.flow, r.err)
-		return
-	}
-	c := d.watch(h.ctx, r.conn, r.flow, h, 0)
-	c.Conn.EndSoonest() // nothing was ever sent on it
-	c.Close()
-}
-
-// abandoned books a dial that says nothing about its address.
-func (l *Ledger) abandoned(f *flow, err error) {
-	if how, sent := dialEnding(err); sent {
-		l.failed(f, how, err, false)
-		return
-	}
-	l.drop(f)
-}
-
-// tell takes what came of one try, and reports whether the dial is over with it.
-func (h *hang) tell(r tried) bool {
-	if r.err == nil {
-		h.conn, h.flow, h.took = r.conn, r.flow, r.took
-		h.helped(r.took < suspicion)
-		h.cancel(errElsewhere)
-		return true
-	}
-	h.dialer.ledger().abandoned(r.flow, r.err)
-	return false
-}
-
-// again looks whether the last SYN came back, tries one more source port if it is time, and
-// returns when to think of that again: 0 means never. Where SYNs come back it is time at once;
-// else more and more seldom, and in the end as often as the kernel repeats a SYN.
-func (h *hang) again() time.Duration {
-	l := h.dialer.ledger()
-	strays, counted := h.host.strays()
-	if h.last.counted && h.last.at.IsZero() {
-		h.last.soon, h.last.at = strays, time.Now()
-		return h.patience - echo
-	}
-	l.mu.Lock()
-	if counted && h.last.counted && (h.trouble.scout == nil || h.trouble.scout == h) {
-		h.sampleLocked(strays)
-	}
-	h.last.counted = false
-	if h.trouble.scout == nil {
-		h.trouble.scout = h
-	}
-	scouts := h.trouble.scout == h
-	e := h.shownLocked()
-	l.mu.Unlock()
-	sure := e.hairpin()
-	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
-		h.give(Hairpin, e.tellHairpin())
-		return 0
-	}
-	if len(h.tries) >= maxTries {
-		h.rests()
-		return 0
-	}
-	last := h.tries[len(h.tries)-1]
-	wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(last)
-	if hurries := sure || scouts && e.rolled.came > 0 || e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
-		return min(wait, suspicion) // it may be sure by then
-	}
-	r := h.dialer.request(h.ctx, h.target)
-	r.candidates = []candidate{h.way}
-	f := l.tryReserve(r)
-	if f == nil {
-		h.rests()
-		return suspicion // there are too few ports for guesses
-	}
-	now := time.Now()
-	h.last = sample{before: strays, counted: counted && scouts}
-	h.pending++
-	l.mu.Lock()
-	h.tries = append(h.tries, now)
-	sent := l.sent.add(now)
-	l.mu.Unlock()
-	go h.try(f, sent)
-	if h.last.counted {
-		return echo
-	}
-	return suspicion
-}
-
-// sampleLocked notes what the last SYN has shown. A SYN brings back one at most, and so does
-// each that the kernel may have repeated meanwhile.
-func (h *hang) sampleLocked(strays uint64) {
-	l, t := h.dialer.ledger(), h.trouble
-	began, soon, now := h.tries[len(h.tries)-1], h.last.at, time.Now()
-	t.rolled.note(
-		window{max(1, l.sent.between(began, soon)), t.repeatedLocked(began, soon), int(h.last.soon - h.last.before)},
-		window{l.sent.between(soon, now), t.repeatedLocked(soon, now), int(strays - h.last.soon)},
-	)
-}
-
-// shownLocked is what source ports have shown.
-func (h *hang) shownLocked() evidence {
-	e := evidence{serves: h.serves, rolled: h.trouble.rolled, loss: h.dialer.ledger().loss.with(lossRate{})}
-	e.rolled.lively = time.Since(h.trouble.atOnce) < livelyFor
-	return e
-}
-
-// try connects from one more source port.
-func (h *hang) try(f *flow, sent *syn) {
-	h.dialer.ledger().dial(f)
-	start := time.Now()
-	conn, err := h.dialer.connect(h.ctx, h.target.network, h.way)
-	if err == nil {
-		h.dialer.ledger().answeredSYN(sent)
-	}
-	h.rolling <- tried{conn, f, time.Since(start), err}
-}
-
-// answeredSYN notes that one was.
-func (l *Ledger) answeredSYN(s *syn) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s.answered = true
-}
-
-// rests lets another dial find out whether SYNs come back.
-func (h *hang) rests() {
-	l := h.dialer.ledger()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if h.trouble.scout == h {
-		h.trouble.scout = nil
-	}
-}
-
-// give ends the dial: it is known why it hangs.
-func (h *hang) give(v Verdict, why string) {
+// end ends the dial: it is known why it hangs.
+func (h *hang) end(v Verdict, why string) {
 	h.reason = &judged{v, why, errNoAnswer}
 	h.cancel(h.reason)
 }
@@ -448,7 +222,7 @@ func (h *hang) exhausted() {
 	l.mu.Lock()
 	why := h.trouble.why
 	l.mu.Unlock()
-	h.give(Exhausted, why)
+	h.end(Exhausted, why)
 }
 
 // judge says what it means that the dial is not answered.

