@@ -192,9 +192,6 @@ func (h *hang) leave() {
 	defer l.mu.Unlock()
 	t := h.trouble
 	delete(t.hangs, h)
-	if t.scout == h {
-		t.scout = nil
-	}
 	if !h.worked.Load() && h.conn == nil {
 		h.failedLocked(time.Now())
 	}

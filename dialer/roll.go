@@ -55,14 +55,12 @@ func (h *hang) suspect() time.Duration {
 	l := h.dialer.ledger()
 	l.mu.Lock()
 	t := l.troubles[h.way.place()]
-	scouts := false
 	if t != nil {
 		h.patience = min(max(suspicion, 2*t.slowest), examineAfter)
 		h.syn = l.sent.add(h.began)
-		scouts = t.scout == nil
 	}
 	l.mu.Unlock()
-	if scouts {
+	if t != nil {
 		if h.last.before, h.last.counted = h.host.strays(); h.last.counted {
 			return echo
 		}
@@ -81,14 +79,10 @@ func (h *hang) roll() time.Duration {
 		return h.patience - echo
 	}
 	l.mu.Lock()
-	if counted && h.last.counted && (h.trouble.scout == nil || h.trouble.scout == h) {
+	if counted && h.last.counted {
 		h.sampleLocked(strays)
 	}
 	h.last.counted = false
-	if h.trouble.scout == nil {
-		h.trouble.scout = h
-	}
-	scouts := h.trouble.scout == h
 	e := h.shownLocked()
 	l.mu.Unlock()
 	sure := e.hairpin()
@@ -97,23 +91,21 @@ func (h *hang) roll() time.Duration {
 		return 0
 	}
 	if len(h.tries) >= maxTries {
-		h.rests()
 		return 0
 	}
 	last := h.tries[len(h.tries)-1]
 	wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(last)
-	if hurries := sure || scouts && e.rolled.came > 0 || e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
+	if hurries := sure || e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
 		return min(wait, suspicion) // it may be sure by then
 	}
 	r := h.dialer.request(h.ctx, h.target)
 	r.candidates = []candidate{h.way}
 	f := l.tryReserve(r)
 	if f == nil {
-		h.rests()
 		return suspicion // there are too few ports for guesses
 	}
 	now := time.Now()
-	h.last = sample{before: strays, counted: counted && scouts}
+	h.last = sample{before: strays, counted: counted}
 	h.pending++
 	l.mu.Lock()
 	h.tries = append(h.tries, now)
@@ -193,16 +185,6 @@ func (h *hang) longLocked() (n int) {
 		}
 	}
 	return n
-}
-
-// rests lets another dial find out whether SYNs come back.
-func (h *hang) rests() {
-	l := h.dialer.ledger()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if h.trouble.scout == h {
-		h.trouble.scout = nil
-	}
 }
 
 // drain ends what is being tried.

@@ -97,7 +97,6 @@ type trouble struct {
 	after    int // of those: after somebody was seen to live
 	answered int // dials
 
-	scout   *hang         // that finds out whether SYNs come back; nil: none does
 	atOnce  time.Time     // when a SYN was answered last that had not to be repeated
 	clean   int           // dials in a row that needed no other source port
 	slowest time.Duration // the longest that an answer to a first SYN took, if it was slow
