@@ -118,8 +118,7 @@ func (h *hang) roll() time.Duration {
 	return suspicion
 }
 
-// sampleLocked notes what the last SYN has shown. A SYN brings back one at most, and so does
-// each that the kernel may have repeated meanwhile.
+// sampleLocked notes what came back of the last SYN, beside all that was sent meanwhile.
 func (h *hang) sampleLocked(strays uint64) {
 	l, t := h.dialer.ledger(), h.trouble
 	began, soon, now := h.tries[len(h.tries)-1], h.last.at, time.Now()

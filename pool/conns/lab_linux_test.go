@@ -62,10 +62,13 @@ func newHall(t *testing.T, secure bool, plan keepalive.Plan, adjust ...func(*dia
 				return
 			}
 			t.Cleanup(func() { c.Close() })
-			if secure {
-				c = tls.Server(c, server)
-			}
-			served.Go(func() { repeat(c) })
+			served.Go(func() {
+				if secure {
+					repeat(tls.Server(c, server))
+					return
+				}
+				repeat(c)
+			})
 		}
 	})
 	t.Cleanup(served.Wait)
