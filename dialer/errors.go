@@ -70,7 +70,7 @@ func (e *DialError) Error() string {
 	what := e.Err.Error()
 	if op, ok := e.Err.(*net.OpError); ok && op.Op == "dial" { // says again what we say
 		if what = op.Err.Error(); op.Source != nil && strings.HasPrefix(what, "bind:") {
-			what = "from " + op.Source.String() + ": " + what
+			what = "from " + strings.TrimSuffix(op.Source.String(), ":0") + ": " + what
 		}
 		if op.Addr != nil && op.Addr.String() != e.Address {
 			what = op.Addr.String() + ": " + what
