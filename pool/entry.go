@@ -294,13 +294,15 @@ func (p *Pool[T]) gauge(e *entry[T], capacity int) {
 
 // A probe asks a value whether it is still good.
 type probe[T any] struct {
-	of   func(ctx context.Context, v T) error // a Check, a Beat, or both; nil: there is nothing to ask
-	life context.Context                      // what ends it, if not the Get that asks
+	of    func(ctx context.Context, v T) error // a Check, a Beat, or both; nil: there is nothing to ask
+	life  context.Context                      // what ends it, if not the Get that asks
+	doubt instant                              // that is answered with it
 }
 
 // doubtLocked returns what e must be asked before it is lent, if anything. Since a
 // Beat has failed, only a Beat that does not can say that e is good.
 func (p *Pool[T]) doubtLocked(e *entry[T]) (ask probe[T]) {
+	ask.doubt = p.doubt
 	switch {
 	case p.cfg.Check == nil && p.doubt < 0:
 	case e.fresh(): // else one that never passes would be opened without end
@@ -309,7 +311,7 @@ func (p *Pool[T]) doubtLocked(e *entry[T]) (ask probe[T]) {
 			ask.of = p.cfg.Check
 		}
 	case e.proof() < p.doubt:
-		return probe[T]{p.checkAndBeat, p.life}
+		return probe[T]{p.checkAndBeat, p.life, p.doubt}
 	case p.cfg.CheckAfter == 0 || p.nowLocked()-e.proof() >= p.cfg.CheckAfter:
 		ask.of = p.cfg.Check
 	}
@@ -391,8 +393,18 @@ func (p *Pool[T]) hear(ctx context.Context, l Lease[T], ask probe[T]) (good bool
 		p.settleLocked(e)
 		p.unlock()
 	}()
-	err = p.probe(ctx, ask.of, e.value)
+	if err = p.probe(ctx, ask.of, e.value); err == nil && p.doubtedSince(e, ask) {
+		err = p.probe(ctx, p.cfg.Beat, e.value)
+	}
 	return false // see above
+}
+
+// doubtedSince reports whether doubt has been thrown on e while it was asked, which a Check
+// does not answer.
+func (p *Pool[T]) doubtedSince(e *entry[T], ask probe[T]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.doubt > ask.doubt && e.proof() < p.doubt
 }
 
 func (p *Pool[T]) probe(ctx context.Context, of func(context.Context, T) error, v T) error {

@@ -28,6 +28,7 @@ var (
 // else can happen to a pool.
 func FuzzPool(f *testing.F) {
 	f.Add([]byte{2, 0, 0, 0, 0, 0, 16, 48, 1, 1, 0, 2, 33})                               // more gets than values
+	f.Add([]byte("B0000$$11.0\xe8"))                                                      // doubted while it is asked
 	f.Add([]byte{1 | 8, 0, 0, 0, 0, 5, 21, 37, 0, 14, 46, 4, 1, 17})                      // failing openings, and later ones
 	f.Add([]byte{3 | 16, 0, 0, 0, 0, 15, 3, 19, 15, 4, 31, 0, 15, 4, 7})                  // permissions
 	f.Add([]byte{2 | 32, 0, 0, 0, 0, 0, 0, 4, 54, 6, 22, 1, 1, 38, 2, 0, 0})              // shared values, growing and shrinking
