@@ -82,6 +82,7 @@ func FuzzBrokenHTTP1(f *testing.F) {
 		}
 	}
 	f.Add(byte(0), []byte(good+"\xf1"+good+"\xf1"+good))
+	f.Add(byte(0), []byte("HTTP/1.1 101\nConnection:Upgrade\nUpgrade:e\n\n"))
 	f.Add(byte(0), []byte("\xf2\xf0\xf3\xf0garbage\xf0\xf1\xf2\xf0\xf1\xf3"))
 	f.Add(byte(5), []byte("\xf1"+strings.Replace(good, "\r\n\r\n", "\r\n\xf4\r\n\xf4", 1)+"\xf1"+good+good))
 	f.Fuzz(func(t *testing.T, hasty byte, program []byte) {

@@ -224,6 +224,9 @@ func (r *reply) read(b *broken, req *http.Request) {
 	defer resp.Body.Close()
 	r.status = resp.StatusCode
 	r.conn, _ = strconv.Atoi(resp.Header.Get("Conn"))
+	if r.status == http.StatusSwitchingProtocols {
+		return // its body is the connection, which whoever asked for nothing of the kind closes
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	r.body, r.err = string(body), err
 	b.own(r, resp.Header.Get("Answers"))
