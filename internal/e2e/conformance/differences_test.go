@@ -21,12 +21,15 @@ const (
 	looked = "a connection is looked at before it is lent, and one that has ended is not"
 	unsent = "on a connection that has ended nothing is sent, and all drivers have the same word for that"
 	others = "a statement that is kept hears from the server that another connection has changed its table, as a long-lived one of the driver's does"
+	means  = "a dial that failed says what that means"
 	anew   = "a statement that has failed is not kept, so that the next use has a new one; the driver alone would fail until it is closed"
 )
 
 const (
 	duringQuery = "a connection that the server ends during a query"
 	duringTx    = "a transaction whose connection the server ends"
+	notThere    = "a server that is not there"
+	refused     = "connect: connection refused"
 	whileIdle   = "a connection that the server has ended"
 	altered     = "a statement whose table is altered"
 	recreated   = "a statement prepared again when its table is another"
@@ -44,6 +47,10 @@ var differences = map[key]difference{
 	{drivers.PQ, duringQuery, "Exec"}:    {badConn, mayHaveRun + "driver: bad connection (EOF)\", is EOF", once},
 	{drivers.PQ, duringQuery, "close"}:   {"sql: connection is already closed", success, stays},
 	{drivers.MySQL, duringQuery, "Exec"}: {"invalid connection", mayHaveRun + "invalid connection", says},
+
+	{drivers.PGX, notThere, "text"}:   {refused, "peer-down: " + refused, means},
+	{drivers.PQ, notThere, "text"}:    {refused, "peer-down: " + refused, means},
+	{drivers.MySQL, notThere, "text"}: {refused, "peer-down: " + refused, means},
 
 	{drivers.PGX, duringTx, "after the end"}:                                  {terminated, badConn, unsent},
 	{drivers.PGX, duringTx, "commit"}:                                         {"conn closed", notSent + "conn closed", says},

@@ -19,7 +19,7 @@ var endings = []scenario{
 	{name: "a DB closed while it is in use", run: closed},
 	{name: "a DB closed twice, and unused", run: closedUnused},
 	{name: "a login that is refused", run: refusedLogin},
-	{name: "a server that is not there", run: noServer},
+	{name: notThere, run: noServer},
 	{name: "a connection that the server has ended", run: killedIdle},
 	{name: "a connection that the server ends during a query", run: killedInUse},
 	{name: "a transaction whose connection the server ends", run: killedTx},
