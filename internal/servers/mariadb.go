@@ -9,14 +9,16 @@ import (
 	"syscall"
 )
 
-// As little memory and disk as it works with. The log is written at each
+// As little memory and disk as it works with. Temporary tables are in a place of its own: their
+// names have the number of the process, which is 1 for each of them. The log is written at each
 // commit, though not synced: that is as good for all that a test can do to it.
 const mariadbConf = `
 [mysqld]
-datadir = %s
+datadir = %[1]s
+tmpdir = %[1]s
 socket = socket
-bind-address = %s
-port = %d
+bind-address = %[2]s
+port = %[3]d
 skip-name-resolve
 host-cache-size = 0
 max-connections = 300
@@ -27,9 +29,9 @@ innodb-temp-data-file-path = ibtmp1:1M:autoextend
 innodb-flush-log-at-trx-commit = 2
 innodb-flush-method = nosync
 innodb-use-native-aio = 0
-ssl-cert = %s
-ssl-key = %s
-%s
+ssl-cert = %[4]s
+ssl-key = %[5]s
+%[6]s
 `
 
 // MariaDB returns a MariaDB that runs, with more lines for the section mysqld of
