@@ -60,7 +60,7 @@ type hang struct {
 	pending int // of tries, besides the first
 }
 
-// watchDial follows a dial from its SYN on. Whoever calls it calls settle.
+// watchDial prepares to follow a dial from its SYN on. Whoever calls it calls connect, once.
 func (d *Dialer) watchDial(ctx context.Context, t target, c candidate) *hang {
 	h := &hang{dialer: d, target: t, way: c, began: time.Now()}
 	h.tries = append(h.first[:0], h.began)
@@ -90,8 +90,8 @@ func (h *hang) connect() (conn net.Conn, took time.Duration, err error) {
 
 var errPanicked = errors.New("dialer: Dial panicked")
 
-// settle ends the watch over a dial that is over, with its connection if there is one. What
-// was tried besides is over, too, when it returns.
+// settle ends the watch over a dial that is over. What was tried besides is over, too, when it
+// returns.
 func (h *hang) settle(err error) {
 	h.worked.Store(err == nil)
 	if err == nil && h.syn != nil {

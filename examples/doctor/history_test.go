@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -122,7 +123,7 @@ func TestItLooksAsOftenAsThatPays(t *testing.T) {
 		inVirtualTime(t, func(t *testing.T, m *machine) {
 			m.cost = c.cost
 			m.process(shop, "shop")
-			m.examine(azure, terminal{}, "-for 6s", func() {
+			m.examine(azure, terminal.Terminal{}, "-for 6s", func() {
 				for end := time.Now().Add(6 * time.Second); c.unseen && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 					m.dial(shop, server, established).end(finished)
 				}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/natlab"
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -124,7 +125,7 @@ type ward struct {
 	path   netpath.Profile
 	looked chan struct{} // tells whoever waits that a look is over
 	out    bytes.Buffer
-	term   terminal
+	term   terminal.Terminal
 }
 
 func newWard(t *testing.T, path netpath.Profile, room int) *ward {
@@ -226,7 +227,7 @@ func TestDoctorNamesTheProcessTheDestinationAndTheCause(t *testing.T) {
 	args := []string{"-json", "-for", "8s", "-every", "100ms"}
 	if *picture != "" {
 		args = []string{"-watch", "-for", "12s", "-every", "100ms"}
-		w.term = terminal{live: true, colour: true, size: func() (int, int) { return 110, 30 }}
+		w.term = terminal.Terminal{Live: true, Colour: true, Size: func() (int, int) { return 110, 30 }}
 	}
 	if status := w.examine(args...); status != 1 {
 		t.Errorf("status %d", status)

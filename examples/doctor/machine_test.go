@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -173,11 +174,11 @@ func inVirtualTime(t *testing.T, f func(t *testing.T, m *machine)) {
 }
 
 // examine runs the command on the machine, and what happens meanwhile beside it.
-func (m *machine) examine(path pathway, term terminal, args string, meanwhile ...func()) (status int, out, errs string) {
+func (m *machine) examine(path pathway, term terminal.Terminal, args string, meanwhile ...func()) (status int, out, errs string) {
 	return m.examineAs(func(string) (pathway, error) { return path, nil }, term, args, meanwhile...)
 }
 
-func (m *machine) examineAs(path func(string) (pathway, error), term terminal, args string, meanwhile ...func()) (status int, out, errs string) {
+func (m *machine) examineAs(path func(string) (pathway, error), term terminal.Terminal, args string, meanwhile ...func()) (status int, out, errs string) {
 	var o, e bytes.Buffer
 	var all sync.WaitGroup
 	for _, f := range meanwhile {
@@ -199,7 +200,7 @@ func (m *machine) examineAs(path func(string) (pathway, error), term terminal, a
 // watched is what a watch of a machine tells.
 func (m *machine) watched(path pathway, args string, meanwhile ...func()) (uses []useLine, findings []finding) {
 	m.t.Helper()
-	_, out, errs := m.examine(path, terminal{}, "-json "+args, meanwhile...)
+	_, out, errs := m.examine(path, terminal.Terminal{}, "-json "+args, meanwhile...)
 	if errs != "" {
 		m.t.Error(errs)
 	}

@@ -21,12 +21,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	status := run(ctx, os.Args[1:], world{out: os.Stdout, errs: os.Stderr, term: terminalOf(os.Stdout), proc: "/proc", open: openEyes, path: pathOf})
+	status := run(ctx, os.Args[1:], world{out: os.Stdout, errs: os.Stderr, term: terminal.Of(os.Stdout), proc: "/proc", open: openEyes, path: pathOf})
 	stop()
 	os.Exit(status)
 }
@@ -34,7 +35,7 @@ func main() {
 // A world is where the command runs. A test has its own.
 type world struct {
 	out, errs io.Writer
-	term      terminal // what out can do
+	term      terminal.Terminal // what out can do
 	proc      string
 	open      func() (eyes, error)
 	path      func(name string) (pathway, error)

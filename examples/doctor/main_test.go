@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -33,7 +34,7 @@ func TestABadFlagIsNamedWithItsValue(t *testing.T) {
 		"now":           `unexpected argument "now": there are only flags`,
 		"-fro 1m":       "flag provided but not defined: -fro",
 	} {
-		status, out, errs := m.examineAs(pathOf, terminal{}, args)
+		status, out, errs := m.examineAs(pathOf, terminal.Terminal{}, args)
 		if status != 2 || out != "" || !strings.Contains(errs, want) || strings.Count(errs, "\n") != 1 {
 			t.Errorf("%s: status %d, output %q, error %q, want %q", args, status, out, errs, want)
 		}
@@ -49,14 +50,14 @@ func TestAProcessInAnotherNamespaceIsRefusedWithTheWayThere(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	status, _, errs := m.examine(azure, terminal{}, "-pid 77")
+	status, _, errs := m.examine(azure, terminal.Terminal{}, "-pid 77")
 	if status != 2 || !strings.Contains(errs, "-pid 77: it lives in another network namespace: nsenter -t 77 -n") {
 		t.Errorf("status %d, %q", status, errs)
 	}
 }
 
 func TestHelpIsNoError(t *testing.T) {
-	if status, out, errs := newMachine(t).examine(azure, terminal{}, "-help"); status != 0 || out != "" || !strings.Contains(errs, "-every") {
+	if status, out, errs := newMachine(t).examine(azure, terminal.Terminal{}, "-help"); status != 0 || out != "" || !strings.Contains(errs, "-every") {
 		t.Errorf("status %d, output %q, error %q", status, out, errs)
 	}
 }
@@ -65,7 +66,7 @@ func TestHelpIsNoError(t *testing.T) {
 func TestWhereNothingIsToBeSeenThePathIsToldAllTheSame(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, m *machine) {
 		m.failed = errors.New("no such kernel")
-		status, out, errs := m.examine(azure, terminal{}, "")
+		status, out, errs := m.examine(azure, terminal.Terminal{}, "")
 		if status != 1 || errs != "doctor: no such kernel\n" || !strings.Contains(out, "carries 128 connections, counted by destination (documented)") {
 			t.Errorf("status %d, %q:\n%s", status, errs, out)
 		}
@@ -79,7 +80,7 @@ func TestTheWatchLastsForOneHoldAndAnInterruptEndsIt(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, m *machine) {
 		for path, want := range map[string]time.Duration{"azure-app-service": 240 * time.Second, "openbsd-pf": time.Minute} {
 			start := time.Now()
-			m.examineAs(pathOf, terminal{}, "-path "+path)
+			m.examineAs(pathOf, terminal.Terminal{}, "-path "+path)
 			if took := time.Since(start); took != want {
 				t.Errorf("%s: %v, want %v", path, took, want)
 			}
@@ -91,7 +92,7 @@ func TestTheWatchLastsForOneHoldAndAnInterruptEndsIt(t *testing.T) {
 		defer cancel()
 		m.ctx = ctx
 		start := time.Now()
-		status, out, _ := m.examine(azure, terminal{}, "-watch")
+		status, out, _ := m.examine(azure, terminal.Terminal{}, "-watch")
 		if status != 0 || time.Since(start) != time.Hour || !strings.Contains(out, "after a watch of 60 min") {
 			t.Errorf("status %d after %v:\n%s", status, time.Since(start), out)
 		}
@@ -102,11 +103,11 @@ func TestTheWatchLastsForOneHoldAndAnInterruptEndsIt(t *testing.T) {
 func TestWhatIsPrinted(t *testing.T) {
 	for file, c := range map[string]struct {
 		args string
-		term terminal
+		term terminal.Terminal
 	}{
-		"report.txt":  {"-for 61s", terminal{}},
-		"report.json": {"-for 61s -json", terminal{}},
-		"screen.txt":  {"-for 61s -watch", terminal{live: true, size: func() (int, int) { return 100, 16 }}},
+		"report.txt":  {"-for 61s", terminal.Terminal{}},
+		"report.json": {"-for 61s -json", terminal.Terminal{}},
+		"screen.txt":  {"-for 61s -watch", terminal.Terminal{Live: true, Size: func() (int, int) { return 100, 16 }}},
 	} {
 		inVirtualTime(t, func(t *testing.T, m *machine) {
 			path := azure.said
@@ -150,7 +151,7 @@ func golden(t *testing.T, file, got string) {
 func TestATerminalGetsItsContentsBackAndPaperNoCodes(t *testing.T) {
 	for _, live := range []bool{true, false} {
 		inVirtualTime(t, func(t *testing.T, m *machine) {
-			_, out, _ := m.examine(azure, terminal{live: live, colour: live}, "-watch -for 5s")
+			_, out, _ := m.examine(azure, terminal.Terminal{Live: live, Colour: live}, "-watch -for 5s")
 			on, off := strings.Count(out, "\x1b[?1049h"), strings.Count(out, "\x1b[?7h\x1b[?25h\x1b[?1049l")
 			if live && (on != 1 || off != 1 || strings.Index(out, "\x1b[?1049l") > strings.Index(out, "The path:")) {
 				t.Errorf("%d on, %d off", on, off)
@@ -169,7 +170,7 @@ func TestTheViewFitsEveryWindow(t *testing.T) {
 			m.dial(100+pid, netip.AddrPortFrom(netip.MustParseAddr("2001:db8:1234:5678:9abc:def0:1234:5678"), uint16(1+pid)), established)
 		}
 		for _, size := range [][2]int{{200, 60}, {80, 24}, {60, 10}, {20, 3}, {0, 0}} {
-			_, out, _ := m.examine(azure, terminal{live: true, size: func() (int, int) { return size[0], size[1] }}, "-watch -for 1s")
+			_, out, _ := m.examine(azure, terminal.Terminal{Live: true, Size: func() (int, int) { return size[0], size[1] }}, "-watch -for 1s")
 			frame := out[strings.LastIndex(out, "\x1b[H"):strings.LastIndex(out, "\x1b[J")]
 			if rows := strings.Count(frame, "\n"); size[1] >= 4 && rows >= size[1] {
 				t.Errorf("%v: %d rows", size, rows)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -86,10 +87,10 @@ func (d *doctor) report(trouble error) (findings int, err error) {
 }
 
 func (d *doctor) forPeople(r summary) error {
-	cols, _ := d.term.room()
+	cols, _ := room(d.term)
 	var b strings.Builder
-	title := func(text string) { fmt.Fprintf(&b, "\n%s\n", d.term.paint(bold, text)) }
-	fmt.Fprintf(&b, "%s\n", d.term.paint(bold, "The path: "+r.path.said.Name))
+	title := func(text string) { fmt.Fprintf(&b, "\n%s\n", d.term.Paint(terminal.Bold, text)) }
+	fmt.Fprintf(&b, "%s\n", d.term.Paint(terminal.Bold, "The path: "+r.path.said.Name))
 	b.WriteString(wrap("Source: "+r.path.said.Source, "  ", cols))
 	if !r.path.known {
 		b.WriteString(wrap("Nothing tells where this machine runs. Say it: -path NAME, from go run ./examples/paths", "  ", cols))
@@ -99,11 +100,11 @@ func (d *doctor) forPeople(r summary) error {
 	}
 	if d.history.looks > 0 {
 		title(fmt.Sprintf("What it carries, after a watch of %s", span(r.now.Sub(r.began))))
-		b.WriteString(strings.Join(d.term.table(r.chart, cols), "\n") + "\n")
+		b.WriteString(strings.Join(table(d.term, r.chart, cols), "\n") + "\n")
 		title(map[bool]string{true: "Nothing wrong was seen", false: "What is wrong"}[len(r.findings) == 0])
 	}
 	for _, f := range r.findings {
-		fmt.Fprintf(&b, "  %s to %s: %s\n", d.term.paint(bold, f.Process), f.Destination, d.term.paint(red, f.Cause))
+		fmt.Fprintf(&b, "  %s to %s: %s\n", d.term.Paint(terminal.Bold, f.Process), f.Destination, d.term.Paint(terminal.Red, f.Cause))
 		b.WriteString(wrap(f.What+".", "    ", cols) + wrap("Change: "+f.Change+".", "    ", cols))
 	}
 	if len(r.warnings) > 0 {

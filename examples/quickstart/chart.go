@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 // A chart returns lines about the lanes, over time.
@@ -30,7 +32,7 @@ func portsOverTime(s *screen, lanes []*lane) []string {
 			limit = p.limit
 		}
 	}
-	return append([]string{"  " + s.paint(bold, "Ports held, over time")}, s.ports(curves, limit)...)
+	return append([]string{"  " + s.Paint(terminal.Bold, "Ports held, over time")}, s.ports(curves, limit)...)
 }
 
 // ports returns a row a client, an axis, and how to read them. Only a column in which
@@ -47,11 +49,11 @@ func (s *screen) ports(curves []curve, limit int) []string {
 		width := max(1, int((c.ran*time.Duration(chartWidth)+longest-1)/longest))
 		row := s.row(buckets(c.held, width, longest/time.Duration(chartWidth)), limit)
 		if note := fmt.Sprintf(" over after %.1f s", c.ran.Seconds()); width+len(note) <= chartWidth {
-			row += s.paint(faint, note)
+			row += s.Paint(terminal.Faint, note)
 		}
 		lines = append(lines, fmt.Sprintf("  %s  %s", s.name(c.name), row))
 	}
-	return append(lines, s.axis(longest), s.paint(faint, fmt.Sprintf("%s%s all %d ports taken: the limit", indent, blocks[7], limit)))
+	return append(lines, s.axis(longest), s.Paint(terminal.Faint, fmt.Sprintf("%s%s all %d ports taken: the limit", indent, blocks[7], limit)))
 }
 
 // indent is where the rows of a chart begin.
@@ -61,7 +63,7 @@ func (s *screen) chartWidth() int { return s.width() - nameWidth - 4 }
 
 func (s *screen) axis(longest time.Duration) string {
 	end := fmt.Sprintf(" %.1f s", longest.Seconds())
-	return s.paint(faint, indent+"0 s "+strings.Repeat("─", max(0, s.chartWidth()-len("0 s ")-len(end)))+end)
+	return s.Paint(terminal.Faint, indent+"0 s "+strings.Repeat("─", max(0, s.chartWidth()-len("0 s ")-len(end)))+end)
 }
 
 var blocks = [...]string{"▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"}
@@ -76,7 +78,7 @@ func (s *screen) row(held []int, limit int) string {
 			run.WriteString(block(held[n], limit))
 		}
 		if full {
-			row.WriteString(s.paint(red, run.String()))
+			row.WriteString(s.Paint(terminal.Red, run.String()))
 		} else {
 			row.WriteString(run.String())
 		}
@@ -123,11 +125,11 @@ func answersOverTime(s *screen, lanes []*lane) []string {
 		longest = max(longest, l.standing().ran)
 	}
 	rows, most := answers(lanes, longest, s.chartWidth())
-	lines := []string{"  " + s.paint(bold, "What came back, over time")}
+	lines := []string{"  " + s.Paint(terminal.Bold, "What came back, over time")}
 	for _, r := range rows {
 		line := s.spark(r.cells, most)
 		if note := fmt.Sprintf(" over after %.1f s", r.ran.Seconds()); len(r.cells)+len(note) <= s.chartWidth() {
-			line += s.paint(faint, note)
+			line += s.Paint(terminal.Faint, note)
 		}
 		label := s.name(r.name)
 		if r.site != "" {
@@ -138,7 +140,7 @@ func answersOverTime(s *screen, lanes []*lane) []string {
 		}
 		lines = append(lines, "  "+label+"  "+line)
 	}
-	return append(lines, s.axis(longest), s.paint(faint, indent+"× nothing but failures"))
+	return append(lines, s.axis(longest), s.Paint(terminal.Faint, indent+"× nothing but failures"))
 }
 
 // An answered is a row of the chart.
@@ -203,9 +205,9 @@ func (s *screen) spark(cells []tally, most int) string {
 	for _, t := range cells {
 		switch {
 		case t.ok+t.failed == 0:
-			line.WriteString(s.paint(faint, freeCell))
+			line.WriteString(s.Paint(terminal.Faint, freeCell))
 		case t.ok == 0:
-			line.WriteString(s.paint(red, "×"))
+			line.WriteString(s.Paint(terminal.Red, "×"))
 		default:
 			line.WriteString(s.bad(t.failed, blocks[(t.ok+t.failed)*(len(blocks)-1)/most]))
 		}

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 func TestTheChartMarksTheLimitAndNothingElseInFull(t *testing.T) {
@@ -13,7 +15,7 @@ func TestTheChartMarksTheLimitAndNothingElseInFull(t *testing.T) {
 		}
 		return ss
 	}
-	got := newScreen(nil, terminal{}).ports([]curve{
+	got := newScreen(nil, terminal.Terminal{}).ports([]curve{
 		{"client-per-request", second(0, 127, 128, 128, 64, 1, 0, 0, 18, 19), 9 * time.Second},
 		{"natwise", second(100, 100, 20, 20), 3 * time.Second},
 		{"never", nil, 0},
@@ -48,7 +50,7 @@ func TestTheChartOfAnswersShowsEachSite(t *testing.T) {
 		lanes[0].ends = append(lanes[0].ends, end{at, 1, false}, end{at, 1, i == 5})
 	}
 	lanes[1].ends = []end{{0, 0, false}, {27 * time.Second, 0, false}}
-	got := answersOverTime(newScreen(nil, terminal{}), lanes)
+	got := answersOverTime(newScreen(nil, terminal.Terminal{}), lanes)
 	want := []string{
 		"  What came back, over time",
 		"  other",

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -92,13 +93,13 @@ func (l *lane) fromLedger(sites []ports) {
 var states = [...]struct {
 	name  string
 	cell  string
-	paint colour
+	paint terminal.Colour
 	of    func(ports) int
 }{
-	{"active", "█", green, func(p ports) int { return p.active }},
-	{"idle", "▓", blue, func(p ports) int { return p.idle }},
-	{"dialing", "▒", yellow, func(p ports) int { return p.dialing }},
-	{"cooling", "░", magenta, func(p ports) int { return p.cooling }},
+	{"active", "█", terminal.Green, func(p ports) int { return p.active }},
+	{"idle", "▓", terminal.Blue, func(p ports) int { return p.idle }},
+	{"dialing", "▒", terminal.Yellow, func(p ports) int { return p.dialing }},
+	{"cooling", "░", terminal.Magenta, func(p ports) int { return p.cooling }},
 }
 
 const freeCell = "·"
@@ -157,7 +158,7 @@ func (s *screen) head(name string, p standing, cols int) string {
 // bad paints text red if there is one.
 func (s *screen) bad(n int, text string) string {
 	if n > 0 {
-		return s.paint(red, text)
+		return s.Paint(terminal.Red, text)
 	}
 	return text
 }
@@ -185,7 +186,7 @@ func (s *screen) site(sc *scene, i int, p ports, cols int) string {
 	label := fmt.Sprintf("    %-8s", sc.sites[i].name)
 	tail := fmt.Sprintf(" %4d of %d", p.taken(), p.limit)
 	if p.taken() >= p.limit {
-		tail = s.paint(red, tail)
+		tail = s.Paint(terminal.Red, tail)
 	}
 	n, what := p.dropped, "dropped"
 	if sc.stray != "" {
@@ -193,7 +194,7 @@ func (s *screen) site(sc *scene, i int, p ports, cols int) string {
 	}
 	alarm := strings.Repeat(" ", len("  3,000 ")+len(what))
 	if n > 0 {
-		alarm = "  " + s.paint(red, fmt.Sprintf("%*s", -len("3,000 ")-len(what), thousands(n)+" "+what))
+		alarm = "  " + s.Paint(terminal.Red, fmt.Sprintf("%*s", -len("3,000 ")-len(what), thousands(n)+" "+what))
 	}
 	return label + s.bar(p, cols-len(label)-len(fmt.Sprintf(" %4d of %d", 0, p.limit))-len("  3,000 ")-len(what)) + tail + alarm
 }
@@ -227,9 +228,9 @@ func (s *screen) bar(p ports, width int) string {
 	}
 	var bar strings.Builder
 	for i, state := range states {
-		bar.WriteString(s.paint(state.paint, strings.Repeat(state.cell, cells[i])))
+		bar.WriteString(s.Paint(state.paint, strings.Repeat(state.cell, cells[i])))
 	}
-	bar.WriteString(s.paint(faint, strings.Repeat(freeCell, width-filled)))
+	bar.WriteString(s.Paint(terminal.Faint, strings.Repeat(freeCell, width-filled)))
 	return bar.String()
 }
 
@@ -237,10 +238,10 @@ func (s *screen) legend(ran time.Duration, cols int) string {
 	var line strings.Builder
 	used := 0
 	for _, state := range states {
-		line.WriteString("  " + s.paint(state.paint, state.cell) + " " + state.name)
+		line.WriteString("  " + s.Paint(state.paint, state.cell) + " " + state.name)
 		used += 4 + utf8.RuneCountInString(state.name)
 	}
-	line.WriteString("  " + s.paint(faint, freeCell) + " free")
+	line.WriteString("  " + s.Paint(terminal.Faint, freeCell) + " free")
 	clock := fmt.Sprintf("%.1f s", ran.Seconds())
 	return line.String() + fmt.Sprintf("%*s", max(2, cols-used-8), clock)
 }

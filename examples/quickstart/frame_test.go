@@ -10,10 +10,11 @@ import (
 
 	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 func TestABarShowsEachStateInItsPlace(t *testing.T) {
-	s := newScreen(nil, terminal{})
+	s := newScreen(nil, terminal.Terminal{})
 	for _, c := range []struct {
 		p     ports
 		width int
@@ -96,7 +97,7 @@ func TestADialThatIsNotAnsweredIsShown(t *testing.T) {
 }
 
 func TestTheHeadSaysWhatCameOfTheRequests(t *testing.T) {
-	s := newScreen(nil, terminal{})
+	s := newScreen(nil, terminal.Terminal{})
 	working := standing{ok: 1200, failed: 34, waiting: 5, ran: 3 * time.Second}
 	over := working
 	over.over = true
@@ -116,7 +117,7 @@ func TestTheHeadSaysWhatCameOfTheRequests(t *testing.T) {
 }
 
 func TestThePulseIsWhatCameBackLately(t *testing.T) {
-	s := newScreen(nil, terminal{})
+	s := newScreen(nil, terminal.Terminal{})
 	var ends []end
 	for i := range 40 { // ten seconds: answers, nothing, failures
 		at := time.Duration(i)*beat + beat/2
@@ -144,7 +145,7 @@ func TestThePulseIsWhatCameBackLately(t *testing.T) {
 }
 
 func TestAnAlarmIsWhatTheNATCounted(t *testing.T) {
-	s := newScreen(nil, terminal{})
+	s := newScreen(nil, terminal.Terminal{})
 	for name, c := range map[string]struct {
 		p    ports
 		want string

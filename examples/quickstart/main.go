@@ -16,17 +16,19 @@ import (
 	"io"
 	"os"
 	"os/signal"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminalOf(os.Stdout))
+	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminal.Of(os.Stdout))
 	stop()
 	os.Exit(status)
 }
 
 // run returns the exit status. term is what out can do.
-func run(ctx context.Context, args []string, out, errs io.Writer, term terminal) int {
+func run(ctx context.Context, args []string, out, errs io.Writer, term terminal.Terminal) int {
 	complain := func(err error, status int) int {
 		fmt.Fprintln(errs, "quickstart:", err)
 		return status
@@ -45,7 +47,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer, term terminal)
 	defer page.drop()
 	s := newScreen(out, term)
 	if o.json {
-		s = newScreen(io.Discard, terminal{})
+		s = newScreen(io.Discard, terminal.Terminal{})
 	}
 	v, err := perform(ctx, o.scene, loopback(), s, page)
 	if err == nil && o.json {

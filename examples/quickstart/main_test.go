@@ -16,6 +16,7 @@ import (
 
 	goleak "github.com/natwise/natwise/internal/leak"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 // TestMain fails if a goroutine outlives the tests.
@@ -139,7 +140,7 @@ func TestWhatAMachineCannotShowIsSkippedWithTheReason(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 	var out bytes.Buffer
-	if err := newScreen(&out, terminal{}).closing(s, v, lanes); err != nil || !strings.Contains(out.String(), "cannot show that: no such kernel.") {
+	if err := newScreen(&out, terminal.Terminal{}).closing(s, v, lanes); err != nil || !strings.Contains(out.String(), "cannot show that: no such kernel.") {
 		t.Errorf("%v: the screen says %q", err, &out)
 	}
 }
@@ -230,7 +231,7 @@ func playedInMemory(t *testing.T, s *scene) (v verdict) {
 
 func runFor(ctx context.Context, args ...string) (status int, out, errs string) {
 	var o, e bytes.Buffer
-	status = run(ctx, args, &o, &e, terminal{})
+	status = run(ctx, args, &o, &e, terminal.Terminal{})
 	return status, o.String(), e.String()
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 func TestThePageIsWrittenInOnePiece(t *testing.T) {
@@ -24,7 +26,7 @@ func TestThePageIsWrittenInOnePiece(t *testing.T) {
 		}
 		defer k.drop()
 		sc := exhaustion(work{requests: 100, concurrency: 50, service: time.Second, ports: 128})
-		if _, err := perform(t.Context(), sc, on, newScreen(io.Discard, terminal{}), k); err != nil {
+		if _, err := perform(t.Context(), sc, on, newScreen(io.Discard, terminal.Terminal{}), k); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -71,7 +73,7 @@ func TestOfARunThatWasInterruptedThereIsNoPage(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		sc := idle(visits{times: 5, atOnce: 10, scale: 1})
-		if _, err := perform(ctx, sc, on, newScreen(io.Discard, terminal{}), k); err == nil || err.Error() != "interrupted" {
+		if _, err := perform(ctx, sc, on, newScreen(io.Discard, terminal.Terminal{}), k); err == nil || err.Error() != "interrupted" {
 			t.Errorf("it ended with %v", err)
 		}
 	})

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"time"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 // Everything fits these columns, or those of a narrower terminal; a wider one is used
@@ -19,7 +21,7 @@ const (
 // A screen tells people what happens: in place on a live terminal, in plain lines on
 // paper.
 type screen struct {
-	terminal
+	terminal.Terminal
 	out    io.Writer
 	hidden bool // the cursor
 	drawn  int  // lines of progress that the next ones replace
@@ -30,8 +32,8 @@ type screen struct {
 	err      error           // the first that out returned
 }
 
-func newScreen(out io.Writer, term terminal) *screen {
-	return &screen{terminal: term, out: out, reported: time.Now(), over: make(map[string]bool)}
+func newScreen(out io.Writer, term terminal.Terminal) *screen {
+	return &screen{Terminal: term, out: out, reported: time.Now(), over: make(map[string]bool)}
 }
 
 func (s *screen) printf(format string, args ...any) {
@@ -42,14 +44,14 @@ func (s *screen) printf(format string, args ...any) {
 
 // width is how many columns text, tables and charts may have.
 func (s *screen) width() int {
-	cols, _ := s.room()
+	cols, _ := s.Room()
 	return min(cols, columns)
 }
 
 func (s *screen) name(name string) string {
 	padded := fmt.Sprintf("%-*s", nameWidth, name)
 	if name == natwise {
-		return s.paint(green, padded)
+		return s.Paint(terminal.Green, padded)
 	}
 	return padded
 }
@@ -61,17 +63,17 @@ func (s *screen) opening(sc *scene) {
 		for line := range strings.Lines(wrap(n.text, s.width())) {
 			line = strings.TrimSuffix(line, "\n")
 			if n.quiet {
-				line = s.paint(faint, line)
+				line = s.Paint(terminal.Faint, line)
 			}
 			s.printf("%s\n", line)
 		}
 	}
 	s.printf("\n")
 	for _, c := range sc.clients {
-		s.printf("  %s  %s\n", s.name(c.name), s.paint(faint, cut(c.what, s.width()-nameWidth-4)))
+		s.printf("  %s  %s\n", s.name(c.name), s.Paint(terminal.Faint, cut(c.what, s.width()-nameWidth-4)))
 	}
 	s.printf("\n")
-	if s.live {
+	if s.Live {
 		s.hidden = true
 		s.printf("\x1b[?25l\x1b[?7l") // no cursor; cut long lines instead of wrapping
 	}
@@ -88,8 +90,8 @@ func (s *screen) settle() {
 // progress draws the frame anew; on paper, it prints a line a client every 3 s and when
 // one is over.
 func (s *screen) progress(sc *scene, lanes []*lane) {
-	if s.live {
-		cols, rows := s.room()
+	if s.Live {
+		cols, rows := s.Room()
 		if cols != s.cols { // the terminal has laid out anew what is there: nobody knows where it is
 			s.cols, s.drawn = cols, 0
 		}
@@ -148,7 +150,7 @@ func (s *screen) closing(sc *scene, v verdict, lanes []*lane) error {
 	}
 	s.printf("\n")
 	for line := range strings.Lines(wrap(said, s.width())) {
-		s.printf("%s\n", s.paint(bold, strings.TrimSuffix(line, "\n")))
+		s.printf("%s\n", s.Paint(terminal.Bold, strings.TrimSuffix(line, "\n")))
 	}
 	for _, l := range lanes {
 		if unsent := l.unsent(); unsent > 0 {
@@ -160,7 +162,7 @@ func (s *screen) closing(sc *scene, v verdict, lanes []*lane) error {
 	for line := range strings.Lines(sc.advice) {
 		line = strings.TrimSuffix(line, "\n")
 		if strings.HasPrefix(line, "    ") {
-			line = "    " + s.paint(cyan, line[4:])
+			line = "    " + s.Paint(terminal.Cyan, line[4:])
 		}
 		s.printf("%s\n", line)
 	}

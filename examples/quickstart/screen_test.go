@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 func TestOnPaperThereIsNoCodeAndNoLineIsTooLong(t *testing.T) {
@@ -54,7 +56,7 @@ func TestEverySceneFitsItsTerminal(t *testing.T) {
 					t.Fatal(err)
 				}
 				var out bytes.Buffer
-				screen := newScreen(&out, terminal{live: true, size: func() (int, int) { return cols, rows }})
+				screen := newScreen(&out, terminal.Terminal{Live: true, Size: func() (int, int) { return cols, rows }})
 				screen.opening(s)
 				lanes := standIns(t, s)
 				screen.progress(s, lanes)
@@ -79,7 +81,7 @@ func TestNoMoreThanTenFramesASecond(t *testing.T) {
 	s := idle(visits{times: 2, atOnce: 1, scale: 1})
 	inMemory(t, func(t *testing.T, on network) {
 		var w counting
-		screen := newScreen(&w, terminal{live: true})
+		screen := newScreen(&w, terminal.Terminal{Live: true})
 		start := time.Now()
 		if _, err := race(t.Context(), s, on, func(lanes []*lane) { screen.progress(s, lanes) }); err != nil {
 			t.Fatal(err)
@@ -93,7 +95,7 @@ func TestNoMoreThanTenFramesASecond(t *testing.T) {
 
 func TestAScreenThatCannotBeWrittenToIsAnError(t *testing.T) {
 	var errs bytes.Buffer
-	if status := run(t.Context(), []string{"-requests", "1"}, full{}, &errs, terminal{}); status != 1 || errs.String() != "quickstart: disk full\n" {
+	if status := run(t.Context(), []string{"-requests", "1"}, full{}, &errs, terminal.Terminal{}); status != 1 || errs.String() != "quickstart: disk full\n" {
 		t.Errorf("status %d, error %q", status, &errs)
 	}
 }
@@ -109,15 +111,15 @@ func TestWhatIsNoTerminalIsPaper(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		if term := terminalOf(f); term.live || term.colour {
+		if term := terminal.Of(f); term.Live || term.Colour {
 			t.Errorf("%s is taken for a terminal", name)
 		}
 	}
 }
 
 func TestATerminalThatDoesNotKnowItsSizeHasTheUsualOne(t *testing.T) {
-	for _, term := range []terminal{{}, {size: func() (int, int) { return 0, 0 }}} {
-		if cols, rows := term.room(); cols != 79 || rows != 24 {
+	for _, term := range []terminal.Terminal{{}, {Size: func() (int, int) { return 0, 0 }}} {
+		if cols, rows := term.Room(); cols != 79 || rows != 24 {
 			t.Errorf("%d columns, %d rows", cols, rows)
 		}
 	}
@@ -140,7 +142,7 @@ func TestNumbersAsPeopleWriteThem(t *testing.T) {
 func onTerminal(t *testing.T, cols, rows int, colour bool, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
-	term := terminal{live: true, colour: colour, size: func() (int, int) { return cols, rows }}
+	term := terminal.Terminal{Live: true, Colour: colour, Size: func() (int, int) { return cols, rows }}
 	if status := run(t.Context(), args, &out, &out, term); status != 0 {
 		t.Fatalf("status %d: %s", status, &out)
 	}
@@ -165,7 +167,7 @@ func TestWhenTheWindowIsResizedTheViewBeginsAnew(t *testing.T) {
 	}
 	cols, rows := 80, 24
 	var out bytes.Buffer
-	screen := newScreen(&out, terminal{live: true, size: func() (int, int) { return cols, rows }})
+	screen := newScreen(&out, terminal.Terminal{Live: true, Size: func() (int, int) { return cols, rows }})
 	lanes := standIns(t, s)
 	drawnOver := func(want string, when string) {
 		t.Helper()

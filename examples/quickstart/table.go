@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"strings"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 // A column is what the table says of each client.
@@ -57,7 +59,7 @@ func (s *screen) results(all []column, v verdict) {
 			line += fmt.Sprintf(" %*s", c.width, c.head[i])
 		}
 		if line = strings.TrimRight(line, " "); line != "" {
-			s.printf("%s\n", s.paint(faint, line))
+			s.printf("%s\n", s.Paint(terminal.Faint, line))
 		}
 	}
 	for _, r := range v.Clients {
@@ -65,7 +67,7 @@ func (s *screen) results(all []column, v verdict) {
 		for i, c := range cols {
 			text := fmt.Sprintf("%*s", c.width, c.cell(r))
 			if c.bad != nil && c.bad(r, v.Limit) {
-				text = s.paint(red, text)
+				text = s.Paint(terminal.Red, text)
 			}
 			if i > 0 {
 				s.printf(" ")

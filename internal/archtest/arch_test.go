@@ -29,6 +29,7 @@ var rooms = map[string][]string{
 	"pool":                     {"internal/retry"},
 	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/telemetry"},
 	"internal/leak":            {},
+	"internal/terminal":        {},
 	"internal/retry":           {},
 	"internal/telemetry":       {},
 	"internal/memnet":          {},
