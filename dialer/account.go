@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -33,6 +34,9 @@ type Account struct {
 	// that is from flows of this process, and not what Path says.
 	Forgets time.Duration
 	Learned bool
+
+	// Shared is how the account stands with the Budget, if that is a budget.Engine.
+	Shared []budget.Report
 
 	// Since the account was last empty.
 	Opened    uint64 // flows that connected

@@ -2,6 +2,7 @@ package budget
 
 import (
 	"slices"
+	"time"
 
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -13,6 +14,8 @@ import (
 func All(bs ...Budget) Budget { return all(slices.Clone(bs)) }
 
 type all []Budget
+
+var _ Engine = all(nil)
 
 func (a all) Take(key netpath.Key) (Grant, bool) {
 	grants := make(grants, 0, len(a))
@@ -30,6 +33,23 @@ func (a all) Take(key netpath.Key) (Grant, bool) {
 func (a all) Notify(c chan<- struct{}) {
 	for _, b := range a {
 		b.Notify(c)
+	}
+}
+
+func (a all) Reports(key netpath.Key) (reports []Report) {
+	for _, b := range a {
+		if e, ok := b.(Engine); ok {
+			reports = append(reports, e.Reports(key)...)
+		}
+	}
+	return reports
+}
+
+func (a all) SetHold(d time.Duration) {
+	for _, b := range a {
+		if e, ok := b.(Engine); ok {
+			e.SetHold(d)
+		}
 	}
 }
 

@@ -3,8 +3,9 @@
 //
 // Most programs need nothing of it: a dialer.Ledger keeps to the limits of its
 // Path by itself. A Budget adds a bound that the path does not know, such as
-// one shared with other processes. PerKey is this process's own; All joins
-// several.
+// one shared with other processes. PerKey is this process's own; Host is shared
+// by all processes of one machine, and package redisbudget's by many machines;
+// All joins several.
 //
 // A Budget never blocks and never knows time. Waiting, and remembering for how
 // long a NAT holds the port of a closed flow, is the ledger's work.
@@ -33,6 +34,8 @@ type Grant interface {
 	Release()
 
 	// Revoked reports whether the budget wants the grant back as soon as that
-	// is possible without breaking anything.
+	// is possible without breaking anything. A budget that wants some, no matter
+	// which, says so of those about which it is asked first, and stays with it:
+	// ask first about what is missed least.
 	Revoked() bool
 }
