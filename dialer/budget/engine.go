@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -47,4 +48,20 @@ type Report struct {
 
 	// Since the engine was made: answers that came, and calls that failed.
 	Renewals, Failures uint64
+}
+
+// String says who shares, and how many ports are whose: "shared by host with 7 others: 20 held
+// of 128, floor 16, 4 leased".
+func (r Report) String() string {
+	s := fmt.Sprintf("shared by %s with %d others: %d held of %d, floor %d", r.Engine, max(0, r.Sharers-1), r.Held, r.Limit, r.Floor)
+	if r.Leased > 0 {
+		s += fmt.Sprintf(", %d leased", r.Leased)
+	}
+	if r.Quarantined > 0 {
+		s += fmt.Sprintf(", %d kept for processes that are gone", r.Quarantined)
+	}
+	if r.Degraded != "" {
+		s += ", degraded: " + r.Degraded
+	}
+	return s
 }

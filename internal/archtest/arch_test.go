@@ -24,7 +24,7 @@ var rooms = map[string][]string{
 	"dialer/budget/budgettest": {"dialer/budget", "keepalive/netpath"},
 	"dialer":                   {"dialer/budget", "keepalive", "keepalive/netpath", "internal/retry", "internal/telemetry"},
 	"httpx":                    {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry", "internal/telemetry"},
-	"httpx/debug":              {"dialer", "keepalive", "keepalive/netpath", "internal/telemetry"},
+	"httpx/debug":              {"dialer", "dialer/budget", "keepalive", "keepalive/netpath", "internal/telemetry"},
 	"sqlx":                     {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/retry", "internal/telemetry"},
 	"pool":                     {"internal/retry"},
 	"pool/conns":               {"dialer", "keepalive", "keepalive/netpath", "pool", "internal/telemetry"},
@@ -61,7 +61,7 @@ var borrowed = map[string][]string{
 	"github.com/cenkalti/backoff/v4":   {"internal/retry"},
 	"golang.org/x/net/http/httpguts":   {"httpx"},
 	"golang.org/x/net/proxy":           {"dialer"},
-	"golang.org/x/sys/unix":            {"keepalive", "dialer", "internal/natlab"},
+	"golang.org/x/sys/unix":            {"keepalive", "dialer", "dialer/budget", "internal/natlab"},
 	"golang.org/x/sys/windows":         {"keepalive", "dialer"},
 }
 

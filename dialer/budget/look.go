@@ -1,0 +1,202 @@
+package budget
+
+import (
+	"runtime/debug"
+	"time"
+)
+
+// lookInLocked makes the process look at the table in d at the latest.
+func (s *Shared) lookInLocked(d time.Duration) {
+	if s.pace != 0 && s.pace <= d {
+		return
+	}
+	s.pace = d
+	if s.timer == nil {
+		s.timer = time.AfterFunc(d, s.look)
+	} else {
+		s.timer.Reset(d)
+	}
+}
+
+// look is what a process does for itself and for the others while it holds or wants ports:
+// it buries who is gone, tells its own of room, and gives back what is too much.
+func (s *Shared) look() {
+	s.ticking.Lock()
+	defer s.ticking.Unlock()
+	now := s.now()
+	if now >= s.looked+ms(watchful) {
+		s.looked = now
+		s.lookAtOthers()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.since = now
+	defer s.againLocked()
+	defer s.surviveLocked(debug.SetPanicOnFault(true))
+	if s.broken == "" {
+		s.place.members[s.place.member].seen.Store(now)
+	}
+	call := false
+	for key, sh := range s.accounts {
+		if sh.held == 0 && !sh.denied && sh.asked+ms(disuse) <= now {
+			delete(s.accounts, key)
+			continue
+		}
+		call = s.attendLocked(sh) || call
+	}
+	if call {
+		s.callLocked()
+	}
+}
+
+// againLocked sets the timer for the next look, if there is anything to look after.
+func (s *Shared) againLocked() {
+	s.pace = 0
+	for _, sh := range s.accounts {
+		if sh.denied {
+			s.lookInLocked(eager)
+			return
+		}
+	}
+	if len(s.accounts) > 0 {
+		s.lookInLocked(watchful)
+	}
+}
+
+// attendLocked looks after one account, and reports whether the users of the budget are to
+// be called.
+func (s *Shared) attendLocked(sh *share) (call bool) {
+	if s.broken == "" && sh.cell == nil && sh.held > 0 {
+		s.enterLocked(sh)
+	}
+	if sh.cell != nil {
+		s.place.sweep(sh.cell, s.since, ms(longestHold))
+		for len(sh.mine) < sh.held && s.grabLocked(sh) { // from before the table was lost
+		}
+	}
+	if sh.cell != nil { // still
+		s.tellLocked(sh)
+		call = s.recallLocked(sh)
+	}
+	return s.inviteToRoomLocked(sh) || call
+}
+
+// recallLocked wants back what is more than this process's part, where others wait.
+func (s *Shared) recallLocked(sh *share) bool {
+	before := sh.recall
+	sh.recall = 0
+	if s.othersHungryLocked(sh.cell) {
+		sh.recall = max(0, len(sh.mine)-s.partLocked(sh)-sh.marked)
+	}
+	return sh.recall > before
+}
+
+// inviteToRoomLocked reports whether sh, which was refused, is to ask again. Who was invited
+// and does not ask wants no more.
+func (s *Shared) inviteToRoomLocked(sh *share) bool {
+	now := s.since
+	switch {
+	case !sh.denied:
+		return false
+	case sh.invited != 0 && now >= sh.invited+ms(patience):
+		s.contentLocked(sh)
+		return false
+	case sh.invited != 0:
+		return false
+	case now < sh.signal+ms(reminder) && !s.roomLocked(sh):
+		return false
+	}
+	s.inviteLocked(sh)
+	return true
+}
+
+func (s *Shared) roomLocked(sh *share) bool {
+	if sh.cell == nil {
+		return sh.shut != 0 || sh.held < s.floorLocked()
+	}
+	return s.mayLocked(sh) && sh.cell.hasFree(min(s.n, s.place.slots), s.since)
+}
+
+// lookAtOthers buries the members that are gone, and goes to another file if that is where
+// the next process would be.
+func (s *Shared) lookAtOthers() {
+	s.mu.Lock()
+	p, broken := s.place, s.broken
+	s.crowded = ""
+	members := s.membersLocked()
+	s.mu.Unlock()
+	if p == nil && broken == "" {
+		return // closed
+	}
+	if broken == "" {
+		broken = p.file.Moved()
+	}
+	if broken != "" {
+		s.move(broken)
+		return
+	}
+	gone := members[:0]
+	others := len(members)
+	for _, m := range members {
+		if !p.file.Alive(m.line) {
+			gone = append(gone, m)
+			others--
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.others = others
+	defer s.surviveLocked(debug.SetPanicOnFault(true))
+	for _, m := range gone {
+		p.bury(m.line, m.turn, s.now(), ms(longestHold))
+	}
+}
+
+// A neighbour is another process that is a member, or was.
+type neighbour struct {
+	line int
+	turn uint64
+}
+
+// membersLocked returns the other members. They are read before anybody asks whether they are
+// alive: whoever has the line then, this turn of it is over if nobody is.
+func (s *Shared) membersLocked() (others []neighbour) {
+	if s.broken != "" || s.place == nil {
+		return nil
+	}
+	defer s.surviveLocked(debug.SetPanicOnFault(true))
+	for i := range min(int(s.place.head.top.Load()), maxMembers) {
+		if turn := s.place.members[i].joined.Load(); turn != 0 && i != s.place.member {
+			others = append(others, neighbour{i, turn})
+		}
+	}
+	return others
+}
+
+// move leaves the table for the one that others find, and takes what it holds along.
+func (s *Shared) move(why string) {
+	s.mu.Lock()
+	s.brokenLocked(why)
+	s.departLocked() // or its own lock on a file that was cut short would be in the way
+	s.mu.Unlock()
+
+	p, err := s.open()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		s.broken = err.Error()
+		return
+	}
+	s.place, s.broken = p, ""
+	defer s.surviveLocked(debug.SetPanicOnFault(true))
+	p.members[p.member].hold.Store(ms(s.hold))
+	for _, sh := range s.accounts {
+		if sh.held > 0 {
+			s.attendLocked(sh)
+		}
+	}
+}
