@@ -41,8 +41,6 @@ func Host(dir string, n int) (*Shared, error) {
 	if s.place, err = s.open(); err != nil {
 		return nil, err
 	}
-	s.looked = s.now()
-	s.lookAtOthers()
-	s.place.members[s.place.member].hold.Store(ms(s.hold))
+	s.begin()
 	return s, nil
 }

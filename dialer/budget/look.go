@@ -5,6 +5,13 @@ import (
 	"time"
 )
 
+// begin looks who else is there, and buries who is gone: what those left is known from the
+// first Take on.
+func (s *Shared) begin() {
+	s.looked = s.now()
+	s.lookAtOthers()
+}
+
 // lookInLocked makes the process look at the table in d at the latest.
 func (s *Shared) lookInLocked(d time.Duration) {
 	if s.pace != 0 && s.pace <= d {

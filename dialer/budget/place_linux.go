@@ -227,18 +227,7 @@ func (f *hostFile) join(t *table) (*place, error) {
 		if err != nil {
 			return nil, fmt.Errorf("budget: %w", &fs.PathError{Op: "lock", Path: f.path, Err: err})
 		}
-		m := &t.members[i]
-		if turn := m.joined.Load(); turn != 0 {
-			t.bury(i, turn, sinceBoot(), ms(longestHold))
-		}
-		turn := m.turns.Add(1)
-		m.seen.Store(sinceBoot())
-		m.hold.Store(ms(longestHold))
-		m.joined.Store(turn)
-		for top := t.head.top.Load(); top < uint64(i+1) && !t.head.top.CompareAndSwap(top, uint64(i+1)); {
-			top = t.head.top.Load()
-		}
-		return &place{table: t, member: i, turn: turn, file: f}, nil
+		return t.join(i, sinceBoot(), f), nil
 	}
 	return nil, fmt.Errorf("budget: %d processes share %s already, want at most that many", maxMembers, f.path)
 }

@@ -210,12 +210,19 @@ func (s *Shared) mayLocked(sh *share) bool {
 			sharing++
 		}
 	}
-	// A twentieth is for those who come and have nothing yet.
-	if sum >= s.n-s.n/20 && len(sh.mine) >= s.n/(1+sharing) {
+	switch newcomer := len(sh.mine) < s.n/(1+sharing); {
+	case sum >= s.n:
+		return false
+	case newcomer:
+		return true
+	case sum >= s.n-reserve(s.n):
 		return false
 	}
 	return !s.othersHungryLocked(c) || len(sh.mine) < s.partLocked(sh)
 }
+
+// reserve is how many of n ports are for those who come and have less than their part.
+func reserve(n int) int { return n / 20 }
 
 func (s *Shared) othersHungryLocked(c *cell) bool {
 	me := s.place.member
@@ -249,7 +256,7 @@ func (s *Shared) partLocked(sh *share) int {
 			content = append(content, h)
 		}
 	}
-	return part(max(0, s.n-int(c.kept.Load())), content, hungry, before)
+	return part(max(0, s.n-reserve(s.n)-int(c.kept.Load())), content, hungry, before)
 }
 
 // denyLocked remembers that sh was refused: others hear of it, and this process looks often.

@@ -153,6 +153,22 @@ func (t *table) cell(i int) cell {
 	}
 }
 
+// join makes this process, which has the lock of that line, a member.
+func (t *table) join(i int, now uint64, file placeFile) *place {
+	m := &t.members[i]
+	if turn := m.joined.Load(); turn != 0 { // who was here before is gone, and nobody has noticed
+		t.bury(i, turn, now, ms(longestHold))
+	}
+	turn := m.turns.Add(1)
+	m.seen.Store(now)
+	m.hold.Store(ms(longestHold))
+	m.joined.Store(turn)
+	for top := t.head.top.Load(); top < uint64(i+1) && !t.head.top.CompareAndSwap(top, uint64(i+1)); {
+		top = t.head.top.Load()
+	}
+	return &place{table: t, member: i, turn: turn, file: file}
+}
+
 // grab takes one of the first n slots for mine, and returns which, or -1. It looks from
 // from on, so that processes do not all look at the same ones.
 func (c *cell) grab(mine uint64, from, n int, now uint64) int {

@@ -1,0 +1,480 @@
+package budget_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/natwise/natwise/dialer/budget"
+	"github.com/natwise/natwise/dialer/budget/budgettest"
+	"github.com/natwise/natwise/keepalive/netpath"
+)
+
+const hold = 240 * time.Second
+
+// A process has a budget and what it took of account 1, and gives back what is revoked.
+type process struct {
+	*budget.Shared
+	grants []budget.Grant
+	told   chan struct{}
+}
+
+func start(m *budget.Machine, n int) *process {
+	p := &process{Shared: m.Join(n), told: make(chan struct{}, 1)}
+	p.SetHold(hold)
+	p.Notify(p.told)
+	return p
+}
+
+// fill takes all that p can get now, and returns how much it has.
+func (p *process) fill() int {
+	for {
+		g, ok := p.Take(budgettest.Key(1))
+		if !ok {
+			return len(p.grants)
+		}
+		p.grants = append(p.grants, g)
+	}
+}
+
+// want keeps p asking for more whenever it is told to, and giving back what is wanted back,
+// for that long.
+func (p *process) want(d time.Duration) {
+	for over := time.After(d); ; {
+		p.fill()
+		select {
+		case <-p.told:
+		case <-over:
+			return
+		}
+		p.yield()
+	}
+}
+
+// yield gives back what is revoked.
+func (p *process) yield() {
+	var kept []budget.Grant
+	for _, g := range p.grants {
+		if g.Revoked() {
+			g.Release()
+		} else {
+			kept = append(kept, g)
+		}
+	}
+	p.grants = kept
+}
+
+func (p *process) release() {
+	for _, g := range p.grants {
+		g.Release()
+	}
+	p.grants = nil
+}
+
+// report is that of account 1.
+func (p *process) report() budget.Report { return p.Reports(budgettest.Key(1))[0] }
+
+func TestASharedBudgetKeepsTheContract(t *testing.T) {
+	budgettest.Test(t, func(n int) budget.Budget {
+		s := budget.NewMachine(n).Join(n)
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
+}
+
+func TestProcessesTogetherHoldTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		a, b := start(m, 8), start(m, 8)
+		defer a.Close()
+		defer b.Close()
+		if got := a.fill(); got != 8 {
+			t.Fatalf("alone: %d of 8", got)
+		}
+		if got := b.fill(); got != 0 {
+			t.Errorf("%d beyond the limit", got)
+		}
+		a.grants[0].Release()
+		<-b.told // or the test deadlocks
+		if got := b.fill(); got != 1 {
+			t.Errorf("%d of the one that was given back", got)
+		}
+	})
+}
+
+func TestATwentiethIsForThoseWhoCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(100)
+		a, b := start(m, 100), start(m, 100)
+		defer a.Close()
+		defer b.Close()
+		if got := a.fill(); got != 95 {
+			t.Errorf("the first has %d, want 95", got)
+		}
+		if got := b.fill(); got != 5 {
+			t.Errorf("the second has %d at once, want 5", got)
+		}
+	})
+}
+
+func TestWhoWantsGetsAnEqualPartOnceItIsGivenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(128)
+		first := start(m, 128)
+		defer first.Close()
+		first.fill()
+		ps := []*process{first}
+		for range 7 {
+			p := start(m, 128)
+			defer p.Close()
+			ps = append(ps, p)
+		}
+		for _, p := range ps {
+			go p.want(3 * time.Second)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		for i, p := range ps {
+			if got := p.report().Held; got != 15 && got != 16 { // 122: all but a twentieth
+				t.Errorf("process %d holds %d after a second, want 15 or 16", i, got)
+			}
+		}
+		time.Sleep(3 * time.Second)
+	})
+}
+
+func TestWhoWantsNothingKeepsWhatItHas(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(100)
+		small, large := start(m, 100), start(m, 100)
+		defer small.Close()
+		defer large.Close()
+		for range 10 {
+			g, _ := small.Take(budgettest.Key(1))
+			small.grants = append(small.grants, g)
+		}
+		large.want(2 * time.Second)
+		if got := len(large.grants); got != 85 {
+			t.Errorf("%d beside 10, want 85", got)
+		}
+		if small.yield(); len(small.grants) != 10 {
+			t.Errorf("%d of 10 are left to whoever asks for no more", len(small.grants))
+		}
+	})
+}
+
+func TestAGrantThatIsRevokedStaysSoAndOnlyTheExcessIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(100)
+		a, b := start(m, 100), start(m, 100)
+		defer a.Close()
+		defer b.Close()
+		a.fill()
+		b.fill()
+		<-a.told
+		revoked := func() (n int) {
+			for _, g := range a.grants {
+				if g.Revoked() {
+					n++
+				}
+			}
+			return n
+		}
+		if got := revoked(); got != 47 { // the part is half of all but a twentieth
+			t.Errorf("%d of 95 are revoked, want 47", got)
+		}
+		time.Sleep(time.Minute) // nobody asks any more
+		if got := revoked(); got != 47 {
+			t.Errorf("%d of them a minute later", got)
+		}
+	})
+}
+
+func TestWhatADeadProcessHeldComesBackAfterOneHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		dead, alive := start(m, 8), start(m, 8)
+		defer alive.Close()
+		dead.fill()
+		alive.fill()
+		m.Kill(dead.Shared)
+		died := time.Now()
+		time.Sleep(hold)
+		if got := alive.fill(); got != 0 {
+			t.Fatalf("%d ports of the dead within its hold", got)
+		}
+		if r := alive.report(); r.Quarantined != 8 {
+			t.Errorf("%d are quarantined, want 8", r.Quarantined)
+		}
+		for alive.fill() < 8 {
+			<-alive.told
+		}
+		if late := time.Since(died) - hold; late > 300*time.Millisecond {
+			t.Errorf("all of them %v after the hold", late)
+		}
+	})
+}
+
+func TestASuccessorKnowsWhatItsPredecessorLeft(t *testing.T) {
+	for _, ending := range []string{"Close", "kill"} {
+		t.Run(ending, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := budget.NewMachine(8)
+				first := start(m, 8)
+				for range 5 {
+					first.Take(budgettest.Key(1))
+				}
+				if first.Reports(netpath.Key{})[0].Remembers {
+					t.Error("a new table remembers what was before it")
+				}
+				time.Sleep(hold)
+				if ending == "Close" {
+					first.Close()
+				} else {
+					m.Kill(first.Shared)
+				}
+				second := start(m, 8)
+				defer second.Close()
+				if got := second.fill(); got != 3 {
+					t.Errorf("%d at once, want 3", got)
+				}
+				if r := second.report(); r.Quarantined != 5 || !r.Remembers {
+					t.Errorf("report %+v", r)
+				}
+				time.Sleep(hold + time.Second)
+				if got := second.fill(); got != 8 {
+					t.Errorf("%d after the hold, want 8", got)
+				}
+			})
+		})
+	}
+}
+
+func TestAStoppedProcessKeepsWhatItHasAndWantsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(100)
+		stopped, alive := start(m, 100), start(m, 100)
+		defer stopped.Close()
+		defer alive.Close()
+		for range 30 {
+			g, _ := alive.Take(budgettest.Key(1))
+			alive.grants = append(alive.grants, g)
+		}
+		stopped.fill() // it is hungry, and hears no more
+		m.Stop(stopped.Shared)
+		time.Sleep(24 * time.Hour)
+		alive.want(time.Minute)
+		if r := stopped.report(); r.Held != len(stopped.grants) || r.Held+len(alive.grants) > 100 {
+			t.Errorf("%d and %d are held of 100", r.Held, len(alive.grants))
+		}
+		if alive.yield(); len(alive.grants) < 30 {
+			t.Errorf("ports are wanted back for a process that is stopped: %d are left", len(alive.grants))
+		}
+		m.Continue(stopped.Shared)
+		time.Sleep(time.Second)
+		if got := stopped.report().Held; got != len(stopped.grants) {
+			t.Errorf("%d of %d after it went on", got, len(stopped.grants))
+		}
+	})
+}
+
+func TestLimitsMayDifferWhileAProgramIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(10)
+		old, young := start(m, 10), start(m, 20)
+		defer old.Close()
+		defer young.Close()
+		if got := old.fill(); got != 10 {
+			t.Fatalf("%d of 10", got)
+		}
+		if got := young.fill(); got != 9 { // a twentieth of 20 is for newcomers
+			t.Errorf("the new limit leaves %d, want 9", got)
+		}
+		old.release()
+		if got := old.fill(); got != 1 {
+			t.Errorf("the old limit allows %d beside %d", got, len(young.grants))
+		}
+	})
+}
+
+func TestAccountsThatNobodyUsesMakeRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(2)
+		s := m.Join(2)
+		defer s.Close()
+		for i := range 3 * m.Accounts() {
+			g, ok := s.Take(manyKeys(i))
+			if !ok {
+				t.Fatalf("account %d: no grant", i)
+			}
+			g.Release()
+		}
+		if r := s.Reports(netpath.Key{})[0]; r.Degraded != "" {
+			t.Error(r.Degraded)
+		}
+	})
+}
+
+func TestWithoutRoomForAnAccountItHasAnEqualPartAndSaysSo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		s, other := m.Join(8), m.Join(8)
+		defer s.Close()
+		defer other.Close()
+		var grants []budget.Grant
+		for i := range m.Accounts() {
+			g, _ := s.Take(manyKeys(i))
+			grants = append(grants, g)
+		}
+		time.Sleep(time.Second) // it hears of the other
+		got := 0
+		for ; got < 8; got++ {
+			if _, ok := s.Take(manyKeys(m.Accounts())); !ok {
+				break
+			}
+		}
+		if got != 4 {
+			t.Errorf("%d, want 4, which is half", got)
+		}
+		if r := s.Reports(netpath.Key{})[0]; r.Degraded == "" {
+			t.Error("it does not say that there is no room")
+		}
+		for _, g := range grants {
+			g.Release()
+		}
+		time.Sleep(2 * time.Second)
+		if r := s.Reports(netpath.Key{})[0]; r.Degraded != "" {
+			t.Errorf("there is room again, and it says %q", r.Degraded)
+		}
+		if _, ok := other.Take(manyKeys(m.Accounts())); !ok {
+			t.Error("the other gets none of it")
+		}
+	})
+}
+
+// manyKeys returns one of many accounts.
+func manyKeys(i int) netpath.Key {
+	k := budgettest.Key(i % 250)
+	k.Source = budgettest.Key(i / 250 % 250).Dest.Addr()
+	return k
+}
+
+func TestATableOfGarbageIsWholeAgainAfterOneHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(1, 2))
+		for range 20 {
+			m := budget.NewMachine(8)
+			old := start(m, 8)
+			old.fill()
+			m.Kill(old.Shared)
+			mem := m.Memory()[budget.Header:]
+			tags := 8 << 10 // members: whoever is alive writes its own line again
+			for range 1 << 16 {
+				mem[tags+r.IntN(len(mem)-tags)] = byte(r.Uint32())
+			}
+			s := start(m, 8)
+			s.want(10 * time.Minute)
+			if got := len(s.grants); got != 8 {
+				t.Errorf("%d of 8 after ten minutes", got)
+			}
+			s.Close()
+		}
+	})
+}
+
+func TestOnlyTheExcessOverAnEqualPartIsTakenFromThoseWhoHaveMore(t *testing.T) {
+	for _, c := range []struct {
+		n       int
+		content []int
+		hungry  int
+		before  int
+		want    int
+	}{
+		{128, nil, 0, 0, 128},
+		{128, nil, 7, 3, 16},
+		{128, []int{4}, 1, 0, 62},
+		{128, []int{100}, 1, 1, 43},
+		{128, []int{100}, 0, 0, 64},
+		{128, []int{10, 40, 60}, 0, 0, 40},
+		{10, nil, 2, 0, 4},
+		{10, nil, 2, 1, 3},
+		{0, nil, 5, 0, 0},
+		{1, nil, 5, 5, 0},
+	} {
+		if got := budget.Part(c.n, slices.Clone(c.content), c.hungry, c.before); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+func FuzzMembers(f *testing.F) {
+	f.Add([]byte{0, 0, 8, 16, 3, 11, 2, 4, 0, 0, 5, 6, 0, 8, 16})
+	f.Fuzz(func(t *testing.T, program []byte) { synctest.Test(t, func(t *testing.T) { history(t, program) }) })
+}
+
+// history plays program, a byte an action, for three processes of one machine: what they hold
+// and what the NAT holds for the dead is never more than the limit, and when all is given
+// back and forgotten, all of it can be had.
+func history(t *testing.T, program []byte) {
+	const limit = 6
+	m := budget.NewMachine(limit)
+	var ps [3]*process
+	for i := range ps {
+		ps[i] = start(m, limit)
+	}
+	var nat []time.Time // until when ports of those who are gone are held
+	for step, op := range program[:min(len(program), 200)] {
+		p := ps[op>>3%3]
+		switch op & 7 {
+		case 0, 1:
+			if g, ok := p.Take(budgettest.Key(1)); ok {
+				p.grants = append(p.grants, g)
+			}
+		case 2:
+			if n := len(p.grants); n > 0 {
+				p.grants[n-1].Release()
+				p.grants[n-1].Release()
+				p.grants = p.grants[:n-1]
+			}
+		case 3:
+			p.yield()
+		case 4, 5:
+			for range p.grants {
+				nat = append(nat, time.Now().Add(hold))
+			}
+			if op&1 == 0 {
+				m.Kill(p.Shared)
+			} else {
+				p.Close()
+			}
+			ps[op>>3%3] = start(m, limit)
+		case 6:
+			time.Sleep(time.Duration(op) * time.Second / 4)
+		case 7:
+			time.Sleep(time.Duration(op) * time.Millisecond)
+		}
+		held := 0
+		for _, until := range nat {
+			if until.After(time.Now()) {
+				held++
+			}
+		}
+		for _, p := range ps {
+			held += len(p.grants)
+		}
+		if held > limit {
+			t.Fatalf("step %d: %d ports are held, want at most %d", step, held, limit)
+		}
+	}
+	for _, p := range ps[1:] {
+		p.Close()
+	}
+	ps[0].release()
+	time.Sleep(2*hold + time.Minute)
+	if got := ps[0].fill(); got != limit {
+		t.Errorf("%d of %d can be had in the end", got, limit)
+	}
+	ps[0].Close()
+}
