@@ -98,7 +98,7 @@ func (s *Shared) recallLocked(sh *share) bool {
 	if s.othersHungryLocked(sh.cell) {
 		sh.recall = max(0, len(sh.mine)-s.partLocked(sh)-sh.marked)
 	}
-	return sh.recall > before
+	return sh.recall > before || sh.recall > 0 && s.looked == s.since
 }
 
 // inviteToRoomLocked reports whether sh, which was refused, is to ask again. Who was invited
@@ -199,6 +199,7 @@ func (s *Shared) move(why string) {
 		return
 	}
 	s.place, s.broken = p, ""
+	defer s.callLocked()
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
 	p.members[p.member].hold.Store(ms(s.hold))
 	for _, sh := range s.accounts {

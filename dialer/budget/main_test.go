@@ -7,4 +7,14 @@ import (
 	"github.com/natwise/natwise/internal/leak"
 )
 
-func TestMain(m *testing.M) { os.Exit(leak.Check(m.Run)) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childOf); dir != "" {
+		child(dir)
+		return
+	}
+	os.Exit(leak.Check(m.Run))
+}
+
+// childOf is the variable that makes the test program another process of a budget, in the
+// directory that it names.
+const childOf = "NATWISE_BUDGET_OF"

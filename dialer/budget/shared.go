@@ -116,7 +116,9 @@ func (s *Shared) Take(key netpath.Key) (Grant, bool) {
 	if sh.denied {
 		s.contentLocked(sh)
 	}
-	s.lookInLocked(watchful)
+	if s.pace == 0 { // much may have changed since the last look
+		s.lookInLocked(eager)
+	}
 	if len(s.slab) == 0 {
 		s.slab = make([]portion, 64)
 	}
@@ -395,13 +397,13 @@ func (s *Shared) Reports(key netpath.Key) []Report {
 		return []Report{r}
 	}
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
-	r.Floor = s.floorLocked()
 	if s.broken == "" {
 		r.Remembers = s.place.head.born.Load()+ms(s.hold) <= s.now()
 	}
 	add := func(sh *share) {
+		r.Floor += s.floorLocked()
 		r.Held += sh.held
-		r.Leased += max(0, sh.held-r.Floor)
+		r.Leased += max(0, sh.held-s.floorLocked())
 		if sh.cell != nil {
 			r.Quarantined += int(sh.cell.kept.Load())
 		}
@@ -409,6 +411,8 @@ func (s *Shared) Reports(key netpath.Key) []Report {
 	if key != (netpath.Key{}) {
 		if sh := s.accounts[key]; sh != nil {
 			add(sh)
+		} else {
+			r.Floor = s.floorLocked()
 		}
 		return []Report{r}
 	}

@@ -264,7 +264,7 @@ func TestAStoppedProcessKeepsWhatItHasAndWantsNothing(t *testing.T) {
 		}
 		stopped.fill() // it is hungry, and hears no more
 		m.Stop(stopped.Shared)
-		time.Sleep(24 * time.Hour)
+		time.Sleep(time.Hour)
 		alive.want(time.Minute)
 		if r := stopped.report(); r.Held != len(stopped.grants) || r.Held+len(alive.grants) > 100 {
 			t.Errorf("%d and %d are held of 100", r.Held, len(alive.grants))
@@ -364,7 +364,7 @@ func manyKeys(i int) netpath.Key {
 func TestATableOfGarbageIsWholeAgainAfterOneHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
-		for range 20 {
+		for range 4 {
 			m := budget.NewMachine(8)
 			old := start(m, 8)
 			old.fill()
@@ -375,9 +375,9 @@ func TestATableOfGarbageIsWholeAgainAfterOneHold(t *testing.T) {
 				mem[tags+r.IntN(len(mem)-tags)] = byte(r.Uint32())
 			}
 			s := start(m, 8)
-			s.want(10 * time.Minute)
+			s.want(6 * time.Minute)
 			if got := len(s.grants); got != 8 {
-				t.Errorf("%d of 8 after ten minutes", got)
+				t.Errorf("%d of 8 after six minutes", got)
 			}
 			s.Close()
 		}
