@@ -85,6 +85,9 @@ func (a Account) String() string {
 	if a.Waiting > 0 {
 		fmt.Fprintf(&b, ", %d waiting", a.Waiting)
 	}
+	for _, r := range a.Shared {
+		fmt.Fprintf(&b, ", %v", r)
+	}
 	return b.String()
 }
 
@@ -115,6 +118,7 @@ type account struct {
 	failing *failing // dials to this address fail; nil: they do not
 	lesson  *lesson  // what limit was learned from; nil: it is what Path says
 	most    int      // flows that it held when a dial was answered
+	tight   bool     // the Budget has refused the last flow that was asked for
 
 	reclaiming int       // flows ended for somebody who waited, their ports not free yet
 	reclaimAt  time.Time // when to look for the next; zero: not before something happens
@@ -201,7 +205,7 @@ func (a *account) left() int {
 
 // scarce reports whether a port that comes free soon is worth something.
 func (a *account) scarce() bool {
-	return a.limit != netpath.None && (a.waiting > 0 || a.total*5 >= a.limit*4)
+	return a.tight || a.limit != netpath.None && (a.waiting > 0 || a.total*5 >= a.limit*4)
 }
 
 // empty reports whether the account can be forgotten.

@@ -160,8 +160,11 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *room) *flow {
 	var grants []budget.Grant
 	if l.Budget != nil {
-		for _, k := range c.owes {
+		for i, k := range c.owes {
 			g, ok := l.Budget.Take(k)
+			if a := room.accounts[i]; a != nil {
+				a.tight = !ok
+			}
 			if !ok && !l.Shadow {
 				for _, g := range grants {
 					g.Release()

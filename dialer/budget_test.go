@@ -176,6 +176,8 @@ func TestARevokedGrantRetiresAParkedFlowAtOnce(t *testing.T) {
 		lab.ledger.Budget = shared
 		d := lab.dialer()
 		parked, busy := lab.dial(d, server), lab.dial(d, server)
+		parked.Serve(t.Context(), 0)
+		busy.Serve(t.Context(), 0)
 		park(t, parked)
 		shared.revoke()
 		synctest.Wait()
@@ -195,6 +197,109 @@ func TestARevokedGrantRetiresAParkedFlowAtOnce(t *testing.T) {
 		time.Sleep(time.Hour)
 		if n := shared.out.Load(); n != 0 {
 			t.Errorf("%d grants are still out", n)
+		}
+	})
+}
+
+// wanting is a budget that may want its grants back.
+type wanting struct {
+	mu     sync.Mutex
+	notify chan<- struct{}
+	recall int
+}
+
+func (b *wanting) Take(netpath.Key) (budget.Grant, bool) { return &wanted{b: b}, true }
+
+func (b *wanting) Notify(c chan<- struct{}) { b.notify = c }
+
+func (b *wanting) want(n int) {
+	b.mu.Lock()
+	b.recall = n
+	b.mu.Unlock()
+	b.notify <- struct{}{}
+}
+
+type wanted struct {
+	b      *wanting
+	marked bool
+}
+
+func (g *wanted) Release() {}
+
+func (g *wanted) Revoked() bool {
+	g.b.mu.Lock()
+	defer g.b.mu.Unlock()
+	if !g.marked && g.b.recall > 0 {
+		g.b.recall--
+		g.marked = true
+	}
+	return g.marked
+}
+
+func TestOfTheFlowsThatABudgetWantsBackTheLongestIdleGoFirst(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		b := new(wanting)
+		lab.ledger.Budget = b
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 4 {
+			c := lab.dial(d, server)
+			defer c.Close()
+			conns = append(conns, c)
+		}
+		for _, i := range []int{2, 0, 1} { // the last one stays in use
+			conns[i].Serve(t.Context(), 0)
+			park(t, conns[i])
+			time.Sleep(time.Second)
+		}
+		b.want(2)
+		time.Sleep(time.Second)
+		for i, want := range []bool{true, false, true, false} {
+			if got := conns[i].Closed(); got != want {
+				t.Errorf("connection %d: ended is %v", i, got)
+			}
+		}
+	})
+}
+
+func TestABudgetDoesNotEndWhatWasNeverLent(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		b := new(wanting)
+		lab.ledger.Budget = b
+		c := lab.dial(lab.dialer(), server)
+		defer c.Close()
+		park(t, c)
+		b.want(1)
+		time.Sleep(50 * time.Millisecond)
+		if c.Closed() {
+			t.Fatal("a new connection was ended before anybody had it")
+		}
+		time.Sleep(time.Second)
+		b.want(1)
+		time.Sleep(time.Second)
+		if !c.Closed() {
+			t.Error("one that nobody takes stays open")
+		}
+	})
+}
+
+func TestWhoWaitsForTheBudgetGetsAnIdlePortOfItsOwnProcess(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		lab.ledger.Budget, lab.ledger.MaxWait = budget.PerKey(2), -1
+		mine := lab.dialer()
+		for range 2 {
+			c := lab.dial(mine, server)
+			defer c.Close()
+			c.Serve(t.Context(), 0)
+			park(t, c)
+		}
+		start := time.Now()
+		lab.dial(lab.dialer(), server).Close() // another owner: below the path's limit, but not the budget's
+		if took := waited(start); took > 20*time.Second {
+			t.Errorf("after %v", took)
 		}
 	})
 }

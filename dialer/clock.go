@@ -104,7 +104,7 @@ func (l *Ledger) recheck() {
 	now := time.Now()
 	l.wakeAt = time.Time{}
 	l.expireLocked(now)
-	victims := l.revokedLocked()
+	victims := l.revokedLocked(now)
 	for a := range l.crowded {
 		l.pumpAccountLocked(now, a)
 		if a.waiting > 0 && !a.reclaimAt.IsZero() && !a.reclaimAt.After(now) {
@@ -133,7 +133,7 @@ func (l *Ledger) rampedLocked(now time.Time, a *account) int {
 // rampStep is how long the limit stays the same while the ramp lasts.
 func (l *Ledger) rampStep() time.Duration {
 	ramp := l.Ramp
-	if ramp == 0 {
+	if ramp == 0 && !l.remembers {
 		ramp = l.longestHold()
 	}
 	return ramp / rampSteps

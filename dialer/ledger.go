@@ -46,8 +46,9 @@ type Ledger struct {
 
 	// Ramp is how long a fresh ledger takes to use its whole limit, where that
 	// is 1,024 or less: the NAT may still hold the ports of the process that
-	// was here before. It begins with half. Zero: the path's longest hold.
-	// Negative: there was no such process.
+	// was here before. It begins with half. Zero: the path's longest hold, or no
+	// time at all if the Budget remembers what that process left. Negative: there
+	// was no such process.
 	Ramp time.Duration
 
 	// MeterProvider and TracerProvider are where OpenTelemetry has metrics and spans from:
@@ -57,7 +58,8 @@ type Ledger struct {
 	TracerProvider trace.TracerProvider
 
 	// Logger is warned, at most once a minute of the same: four fifths of a limit are taken,
-	// nobody got a port in time, packets vanish, a connection was dropped without Close.
+	// nobody got a port in time, packets vanish, a connection was dropped without Close, a
+	// shared Budget is degraded.
 	// Nil: nobody is.
 	Logger *slog.Logger
 
@@ -70,13 +72,14 @@ type Ledger struct {
 	crowds atomic.Int32 // accounts with waiters: len(crowded), without the lock
 	host   *host        // a test's; nil: thisHost
 
-	once  sync.Once
-	used  atomic.Bool // init has been
-	bad   error       // Path does not validate
-	scope *telemetry.Scope
-	path  netpath.Profile
-	told  chan struct{} // Budget's signal; nil without a Budget
-	limit [maxKeys]int  // by scope
+	once      sync.Once
+	used      atomic.Bool // init has been
+	bad       error       // Path does not validate
+	scope     *telemetry.Scope
+	path      netpath.Profile
+	told      chan struct{} // Budget's signal; nil without a Budget
+	remembers bool          // Budget knows what earlier processes have left: no ramp
+	limit     [maxKeys]int  // by scope
 
 	mu       sync.Mutex // guards the fields below; never held while connecting, closing or calling back
 	began    time.Time  // the first booking
@@ -148,6 +151,10 @@ func (l *Ledger) init() error {
 		if l.Budget != nil {
 			l.told = make(chan struct{}, 1)
 			l.Budget.Notify(l.told)
+		}
+		if e, ok := l.Budget.(budget.Engine); ok {
+			e.SetHold(l.longestHold())
+			l.remembers = slices.ContainsFunc(e.Reports(netpath.Key{}), func(r budget.Report) bool { return r.Remembers })
 		}
 	})
 	return l.bad
@@ -244,6 +251,7 @@ func (l *Ledger) wait(ctx context.Context, w *waiter) (*flow, int, error) {
 			return g.flow, g.at, g.err
 		case <-l.told:
 			l.recheck()
+			l.tellEngines()
 			continue
 		case <-ctx.Done():
 			why = context.Cause(ctx)

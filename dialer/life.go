@@ -57,6 +57,7 @@ func (l *Ledger) listen(deaf <-chan struct{}) {
 		select {
 		case <-l.told:
 			l.recheck()
+			l.tellEngines()
 		case <-deaf:
 			return
 		}

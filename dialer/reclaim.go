@@ -1,8 +1,10 @@
 package dialer
 
 import (
+	"slices"
 	"time"
 
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -22,7 +24,10 @@ func (l *Ledger) parked(f *flow) {
 	}
 	l.mu.Lock()
 	now := time.Now()
-	victims := l.revokedLocked(f)
+	var victims []victim
+	if c, _, ok := f.parked(now); ok && f.revoked() {
+		victims = append(victims, victim{f, c, nil})
+	}
 	for _, d := range f.debts() {
 		if d.account.waiting > 0 {
 			l.lookSoonLocked(now, d.account)
@@ -46,10 +51,14 @@ func (l *Ledger) lookSoonLocked(now time.Time, a *account) {
 // holds are over, and no more.
 func (l *Ledger) reclaimLocked(now time.Time, a *account, victims []victim) []victim {
 	a.reclaimAt = time.Time{}
-	if a.limit == netpath.None || l.Shadow {
+	limit, reserve := a.limit, a.reserve()
+	if a.tight { // what is free below the limit is not for this process
+		limit, reserve = a.total, 0
+	}
+	if limit == netpath.None || l.Shadow {
 		return victims
 	}
-	for a.total-a.reclaiming+a.waiting > a.limit-a.reserve() && a.reclaiming < a.waiting+a.reserve() {
+	for a.total-a.reclaiming+a.waiting > limit-reserve && a.reclaiming < a.waiting+reserve {
 		v := l.longestIdleLocked(now, a)
 		if v.flow == nil {
 			break
@@ -134,32 +143,39 @@ func (l *Ledger) eachFlowLocked(a *account, f func(*flow, *share)) {
 	}
 }
 
-// revokedLocked returns the flows whose grant the Budget wants back and which
-// are parked: of fs, or of all.
-func (l *Ledger) revokedLocked(fs ...*flow) []victim {
+// revokedLocked returns the parked flows whose grant the Budget wants back. It is asked
+// about those that are idle for longest first, and about those in use when they are parked.
+func (l *Ledger) revokedLocked(now time.Time) []victim {
 	if l.Budget == nil {
 		return nil
 	}
-	var victims []victim
-	look := func(f *flow) {
-		for _, g := range f.grants {
-			if c := f.conn.Value(); g.Revoked() && c != nil && !f.reclaimed {
-				victims = append(victims, victim{f, c, nil})
-				return
+	var idle []victim
+	since := make(map[*flow]time.Time)
+	for _, a := range l.accounts {
+		for f := a.live.head; f != nil; f = f.next {
+			if c, at, ok := f.parked(now); ok {
+				idle = append(idle, victim{f, c, nil})
+				since[f] = at
 			}
 		}
 	}
-	for _, f := range fs {
-		look(f)
+	slices.SortFunc(idle, func(a, b victim) int { return since[a.flow].Compare(since[b.flow]) })
+	return slices.DeleteFunc(idle, func(v victim) bool { return !v.flow.revoked() })
+}
+
+// revoked reports whether the Budget wants f back.
+func (f *flow) revoked() bool { return slices.ContainsFunc(f.grants, budget.Grant.Revoked) }
+
+// parked returns the connection of f and since when it is parked, if it is, and is not about
+// to be ended. One that is new is about to be lent for the first time.
+func (f *flow) parked(now time.Time) (c *keepalive.Conn, since time.Time, ok bool) {
+	if f.stage != open || len(f.grants) == 0 || f.reclaimed {
+		return nil, time.Time{}, false
 	}
-	if len(fs) == 0 {
-		for _, a := range l.accounts {
-			for f := a.live.head; f != nil; f = f.next {
-				look(f)
-			}
-		}
+	if c = f.conn.Value(); c != nil {
+		since, ok = c.Parked()
 	}
-	return victims
+	return c, since, ok && (f.keeper.uses.Load() > 0 || now.Sub(since) >= unfair)
 }
 
 // retire ends those victims that are still parked. Their owners find out at the

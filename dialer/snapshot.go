@@ -18,6 +18,16 @@ import (
 // wanted, ordered by key. It looks at every flow; a page or a scrape may call
 // it every second.
 func (l *Ledger) Accounts() []Account {
+	accounts := l.booked()
+	for i := range accounts {
+		accounts[i].Shared = l.shared(accounts[i].Key)
+	}
+	return accounts
+}
+
+// booked returns the accounts without what the Budget says of them, which takes as long
+// again and is no matter of the lock.
+func (l *Ledger) booked() []Account {
 	if !l.Used() || l.init() != nil {
 		return nil
 	}
@@ -124,7 +134,9 @@ func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 			}
 		}
 	}
-	return l.describeLocked(now, a, next)
+	s := l.describeLocked(now, a, next)
+	s.Shared = l.shared(a.key)
+	return s
 }
 
 func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) Account {

@@ -6,6 +6,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -33,7 +34,7 @@ func snapshots(of weak.Pointer[Ledger]) func() telemetry.Snapshot {
 
 func (l *Ledger) snapshot() telemetry.Snapshot {
 	s := telemetry.Snapshot{Reused: make(map[*telemetry.Peer]uint64), Waiting: make(map[string]int)}
-	for _, a := range l.Accounts() {
+	for _, a := range l.booked() {
 		if a.Key.Scope() == netpath.Sockets {
 			continue // they are no ports
 		}
@@ -43,6 +44,7 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 		}
 		s.Accounts = append(s.Accounts, t)
 	}
+	s.Engines = l.engines()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	counted := make(map[*waiter]bool)
@@ -61,6 +63,29 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 	}
 	return s
 }
+
+// shared is how an account stands with the Budget, or all of them together do where key is
+// zero; nil where nobody shares it.
+func (l *Ledger) shared(key netpath.Key) []budget.Report {
+	if e, ok := l.Budget.(budget.Engine); ok {
+		return e.Reports(key)
+	}
+	return nil
+}
+
+// engines are those that the Budget is shared by, as telemetry has them.
+func (l *Ledger) engines() (engines []telemetry.Engine) {
+	for _, r := range l.shared(netpath.Key{}) {
+		engines = append(engines, telemetry.Engine{
+			Name: r.Engine, Sharers: r.Sharers, Floor: r.Floor, Leased: r.Leased, Quarantined: r.Quarantined,
+			Age: r.Age, Degraded: r.Degraded, Renewals: r.Renewals, Failures: r.Failures,
+		})
+	}
+	return engines
+}
+
+// tellEngines tells how the Budget stands, which has signalled.
+func (l *Ledger) tellEngines() { l.scope.Engines(l.engines()) }
 
 // tellTaken tells what came of wanting a port.
 func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, waited bool, began time.Time, err error) {

@@ -41,7 +41,9 @@ const shortHold = 200 * time.Millisecond
 
 // child is what another process does: what its standard input says, a line each.
 func child(dir string) {
-	s, err := budget.Host(dir, 8)
+	n := 8
+	fmt.Sscan(os.Getenv(limitOf), &n)
+	s, err := budget.Host(dir, n)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -49,7 +51,8 @@ func child(dir string) {
 	s.SetHold(shortHold)
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		switch in.Text() {
+		what, rest, _ := strings.Cut(in.Text(), " ")
+		switch what {
 		case "fill":
 			n := 0
 			for {
@@ -61,6 +64,8 @@ func child(dir string) {
 			fmt.Println(n)
 		case "hammer":
 			fmt.Println(hammer(s, dir, 2000))
+		case "churn":
+			fmt.Println(churn(s, dir, n, rest))
 		}
 	}
 }

@@ -18,3 +18,6 @@ func TestMain(m *testing.M) {
 // childOf is the variable that makes the test program another process of a budget, in the
 // directory that it names.
 const childOf = "NATWISE_BUDGET_OF"
+
+// limitOf is the variable that gives such a process another limit than 8.
+const limitOf = "NATWISE_BUDGET_LIMIT"

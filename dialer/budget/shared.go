@@ -204,7 +204,8 @@ func (s *Shared) floorLocked() int { return s.n / (1 + s.others) }
 // mayLocked reports whether sh's part of the account allows one more.
 func (s *Shared) mayLocked(sh *share) bool {
 	p, c, me := s.place, sh.cell, s.place.member
-	sum, sharing := int(c.kept.Load()), 1
+	left := s.n - int(c.kept.Load()) // by those who are gone
+	sum, sharing := 0, 1
 	for i := range min(int(p.head.top.Load()), maxMembers) {
 		h := int(c.rows[i].Load())
 		sum += h
@@ -212,12 +213,12 @@ func (s *Shared) mayLocked(sh *share) bool {
 			sharing++
 		}
 	}
-	switch newcomer := len(sh.mine) < s.n/(1+sharing); {
-	case sum >= s.n:
+	switch part := left - reserve(s.n); {
+	case sum >= left:
 		return false
-	case newcomer:
+	case len(sh.mine) < part/(1+sharing): // less than if one more came
 		return true
-	case sum >= s.n-reserve(s.n):
+	case sum >= part:
 		return false
 	}
 	return !s.othersHungryLocked(c) || len(sh.mine) < s.partLocked(sh)

@@ -91,7 +91,7 @@ func TestTheDashboardIsOneThatGrafanaImportsAnywhere(t *testing.T) {
 			rows = append(rows, p.Title)
 		}
 	}
-	if got := strings.Join(rows, ", "); got != "Overview, Ports per destination, Dial and wait, HTTP and databases, Keepalive and black holes" {
+	if got := strings.Join(rows, ", "); got != "Overview, Ports per destination, Dial and wait, HTTP and databases, Keepalive and black holes, Shared budgets" {
 		t.Errorf("the rows are %s", got)
 	}
 }

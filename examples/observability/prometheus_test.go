@@ -52,6 +52,7 @@ var fires = map[string]string{
 	"NatwiseDialsFail":           "down",
 	"NatwiseSNATExhausted":       "shared",
 	"NatwisePathDown":            "mute",
+	"NatwiseBudgetDegraded":      "fleet",
 }
 
 func TestAPrometheusThatScrapesItAnswersEveryExpressionAndFiresEveryAlert(t *testing.T) {
@@ -95,10 +96,11 @@ func TestAPrometheusThatScrapesItAnswersEveryExpressionAndFiresEveryAlert(t *tes
 	t.Run("the trace of a dial as its exemplar", func(t *testing.T) { checkExemplars(t, address) })
 }
 
-// firing is what tells that an alert has fired for a scene.
+// firing is what tells that an alert has fired for a scene, or for the engine that one has.
 func firing(alert, scene string) string {
 	return fmt.Sprintf(`ALERTS{alertname=%[1]q, alertstate="firing", network_peer_address=%[2]q}`+
-		` or ALERTS{alertname=%[1]q, alertstate="firing", server_address=%[3]q}`, alert, addressOf(scene), scene+".demo")
+		` or ALERTS{alertname=%[1]q, alertstate="firing", server_address=%[3]q}`+
+		` or ALERTS{alertname=%[1]q, alertstate="firing", natwise_budget_engine="toy"}`, alert, addressOf(scene), scene+".demo")
 }
 
 // addressOf is where listen puts the server of a scene.

@@ -24,6 +24,7 @@ type scene struct {
 	forgotten time.Duration                                               // how often the NAT forgets its connections; 0: never
 	silent    bool                                                        // no SYN is answered
 	others    int                                                         // ports that somebody else holds, of whom this process knows nothing
+	leased    bool                                                        // ports are shared with others, by an engine
 }
 
 // scenes have a destination each, and so many ports as there are for one, each held for 4 s
@@ -60,6 +61,10 @@ var scenes = []scene{
 	// Half of the ports are another program's, behind the same NAT. What is left would carry 32
 	// requests a second; more than that are sent.
 	{name: "shared", serve: answers(500 * time.Millisecond), ask: get, every: 25 * time.Millisecond, others: ports / 2},
+
+	// Other instances behind one gateway: this one has leave for 8 ports, and for 8 more as long
+	// as the server is there that lends them. 20 requests a second take 10.
+	{name: "fleet", serve: answers(500 * time.Millisecond), ask: get, every: 50 * time.Millisecond, leased: true},
 }
 
 func names() (names []string) {

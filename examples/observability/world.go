@@ -27,6 +27,7 @@ type world struct {
 	hosts   hosts
 	servers map[string]netip.AddrPort // by scene
 	silent  map[netip.AddrPort]bool   // answer no SYN
+	engine  *toyEngine                // that ports to one of them are shared by
 	stops   []func()
 }
 
@@ -53,6 +54,10 @@ func newWorld() (*world, error) {
 		w.servers[s.name] = at
 		w.silent[at] = s.silent
 		w.stops = append(w.stops, s.serve(ln))
+		if s.leased {
+			w.engine = newToyEngine(at)
+			w.stops = append(w.stops, w.engine.close)
+		}
 		if err := w.hold(at, s.others); err != nil {
 			w.close()
 			return nil, err
@@ -138,7 +143,9 @@ func (o options) serve(ctx context.Context, ready func(address string)) (r repor
 		return r, err
 	}
 	defer w.close()
-	s := newService(w.dialer(), p, w.address("db"))
+	d := w.dialer()
+	d.Ledger.Budget = w.engine
+	s := newService(d, p, w.address("db"))
 	defer finish(&err, s.close)
 	ln, err := net.Listen("tcp", o.listen)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 type detail struct {
 	At int64 `json:"at_ms"`
 	row
+	Shared      []shared          `json:"shared"` // by engine; empty: the budget is this process's own
 	Connections []connection      `json:"connections"`
 	More        int               `json:"more_connections"`
 	Closed      map[string]uint64 `json:"closed"`  // since the first, by reason
@@ -43,7 +44,7 @@ func (p *Page) detail(s *sight, destination string) *detail {
 	if at < 0 {
 		return nil
 	}
-	d := &detail{At: s.state.At, row: s.state.Destinations[at], Connections: []connection{}, Closed: make(map[string]uint64)}
+	d := &detail{At: s.state.At, row: s.state.Destinations[at], Shared: s.sharedOf(s.state.Destinations[at].key), Connections: []connection{}, Closed: make(map[string]uint64)}
 	flows := s.flowsOf(d.key)
 	slices.SortFunc(flows, lasting)
 	d.More = max(0, len(flows)-mostConnections)
@@ -63,6 +64,12 @@ func (p *Page) detail(s *sight, destination string) *detail {
 		d.History = of.since(s.at.Add(-kept).UnixMilli())
 	}
 	return d
+}
+
+// sharedOf is how an account is shared.
+func (s *sight) sharedOf(k netpath.Key) []shared {
+	at := slices.IndexFunc(s.accounts, func(a dialer.Account) bool { return a.Key == k })
+	return sharedOf(s.accounts[at].Shared)
 }
 
 // flowsOf returns the flows of an account.

@@ -17,6 +17,11 @@
 // (dialer.Verdict): below its row, or where it has none, since no NAT counts it or its name has
 // no address, in a row that has nothing else. It stays for ten minutes, or until a dial works.
 //
+// Where the ledger's budget is shared with other processes the page says with how many, and what
+// of it is whose: its floor, which this process may hold without asking; what it was lent beyond;
+// what is kept, since the NAT still holds it for processes that are gone. An engine that is
+// degraded stands above everything else, with why and what to do.
+//
 // # Twins
 //
 // JSON has times in milliseconds since 1970 (…_ms), durations in seconds (…_seconds) and null

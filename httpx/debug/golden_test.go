@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive"
 )
 
@@ -103,6 +104,7 @@ func TestWhatIsShown(t *testing.T) {
 	inLab(t, azure(6), func(l *lab) {
 		l.ledger.MaxWait = -1
 		l.ledger.Name = "egress-a"
+		l.ledger.Budget = budget.All(lentByHost(), lentByRedis("no answer for 12s: dial tcp 10.0.0.5:6379: connect: connection refused"))
 		l.get("?format=json") // from here on it looks
 		l.troubled()
 		l.busy()

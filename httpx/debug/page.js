@@ -193,7 +193,49 @@ function drawHeader(state) {
   const problem = byId("problem");
   problem.hidden = !state.problem;
   if (state.problem) put(problem, "Every dial is refused: " + state.problem);
+  drawShared(state.shared);
 }
+
+// drawShared says with how many others the ports are shared, by each engine that does it, and
+// what is wrong with those that are degraded.
+function drawShared(shared) {
+  inItems(byId("shared"), shared, (item, s) => {
+    item.pill ??= item.appendChild(el("span", { class: "pill bad" }, "degraded"));
+    item.words ??= item.appendChild(el("span", {}, " ", el("span", { title: sharedMeans }))).lastChild;
+    put(item.words, [sharedWith(s), `${number(s.limit)} ports to each destination`, "all together " + leasedParts(s).join(", ")].join(" · "));
+    item.pill.hidden = s.trouble === null;
+  });
+  inItems(byId("degraded"), shared.filter((s) => s.trouble), (item, s) => {
+    item.what ??= item.appendChild(el("p", {}, el("b", { class: "verdict" }, "degraded"), " ", el("span"))).lastChild;
+    item.evidence ??= item.appendChild(el("p", { class: "evidence" }));
+    item.todo ??= item.appendChild(el("p"));
+    put(item.what, s.trouble.what);
+    put(item.evidence, `${s.engine}: ${visible(s.trouble.evidence)}`);
+    put(item.todo, s.trouble.what_to_do);
+    item.todo.hidden = s.trouble.what_to_do === "";
+  });
+}
+
+// inItems has a list show as many items as there are things.
+function inItems(list, things, draw) {
+  while (list.children.length > things.length) list.lastChild.remove();
+  while (list.children.length < things.length) list.append(el("li"));
+  things.forEach((thing, i) => draw(list.children[i], thing));
+  list.hidden = things.length === 0;
+}
+
+const sharedMeans = "floor: may be held without asking; leased: lent beyond that; kept: left in the NAT by processes that are gone";
+
+const sharedWith = (s) => `shared by ${s.engine} with ${plural(s.sharers - 1, "other")}`;
+
+function leasedParts(s) {
+  const parts = [`floor ${number(s.floor)}`, `leased ${number(s.leased)}`, `kept ${number(s.quarantined)}`];
+  if (s.lease_age_seconds !== null) parts.push(`lease ${duration(s.lease_age_seconds)} old`);
+  return parts;
+}
+
+// calledInVain says how many of the calls to a server have failed, if any has.
+const calledInVain = (s) => (s.failures ? [`${number(s.failures)} of ${plural(s.renewals + s.failures, "call")} failed`] : []);
 
 // released is a version, of what has one.
 const released = (version) => (version && version !== "(devel)" ? " " + version : "");
@@ -229,8 +271,9 @@ function drawTiles(state) {
   tile("Black holes", number(state.blackholes), state.blackholes ? "connections gone dark" : "no packets vanished",
     state.blackholes ? "bad" : "");
   const ill = troubles(state);
-  tile("In trouble", number(ill.length), ill.length ? `${ill[0].verdict}: ${nameOf(ill[0])}` : "every dial is answered",
-    ill.length ? (ill.some(grave) ? "bad" : "warn") : "");
+  const degraded = state.shared.filter((s) => s.trouble).map((s) => `degraded: ${s.engine}`);
+  const said = [...degraded, ...ill.map((t) => `${t.verdict}: ${nameOf(t)}`)];
+  tile("In trouble", number(said.length), said[0] ?? "every dial is answered", said.length ? (degraded.length || ill.some(grave) ? "bad" : "warn") : "");
   if (state.shadow) tile("Would have refused", number(state.would_have_refused), "ports beyond the limit");
 }
 
@@ -646,6 +689,7 @@ function factsOf(d) {
   const fact = (name, value) => facts.push(el("span", {}, name + " ", el("b", {}, value)));
   fact("address", d.destination);
   if (d.ports.limit !== null) fact("limit", `${number(d.ports.limit)}, ${d.limit_grade}`);
+  for (const s of d.shared) fact(`${sharedWith(s)}, ${number(s.limit)} ports:`, [`held ${number(s.held)}`, ...leasedParts(s), ...calledInVain(s)].join(", "));
   if (d.names.length > 1) fact("names", visible(d.names.join(", ")) + (d.more_names ? ` and ${d.more_names} more` : ""));
   if (d.counts) {
     fact("opened", number(d.counts.opened));
@@ -1018,6 +1062,7 @@ function everywhere(destinations) {
 const kinds = { budget: "nearly full", blackhole: "black hole", leak: "leak", refused: "refused", stale: "stale socket" };
 
 const mild = new Set(["budget", "stale"]);
+const good = new Set(["recovered"]);
 
 function drawEvents(events) {
   const list = byId("events");
@@ -1032,7 +1077,7 @@ function drawEvents(events) {
 
 function eventItem(e) {
   const at = el("time", { datetime: new Date(e.at_ms).toISOString() }, clock(e.at_ms));
-  const look = mild.has(e.kind) ? "kind warn" : "kind bad";
+  const look = good.has(e.kind) ? "kind" : mild.has(e.kind) ? "kind warn" : "kind bad";
   const times = e.times > 1 ? ` (${number(e.times)} times since it was said last)` : "";
   return el("li", {}, at, el("span", { class: look }, kinds[e.kind] ?? e.kind),
     el("span", {}, visible(e.text) + times + " ", el("small", {}, el("bdi", {}, visible(e.about)))));

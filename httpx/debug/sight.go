@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -18,6 +19,7 @@ type sight struct {
 	ledger  *dialer.Ledger
 	learner *keepalive.Learner // nil: the ledger's own
 
+	shared    []budget.Report // of the ledger's budget; nil: nobody shares it
 	accounts  []dialer.Account
 	flows     []dialer.Flow
 	diagnoses []dialer.Diagnosis
@@ -34,11 +36,11 @@ type sight struct {
 // look looks.
 func look(l *dialer.Ledger, learner *keepalive.Learner) *sight {
 	if !l.Used() { // to ask it more would be the beginning of its use
-		return &sight{ledger: l, learner: learner, at: time.Now(), waiting: newWaiting(nil, nil)}
+		return &sight{ledger: l, learner: learner, shared: reportsOf(l), at: time.Now(), waiting: newWaiting(nil, nil)}
 	}
 	told := l.Telemetry()
 	s := &sight{
-		ledger: l, learner: learner, accounts: l.Accounts(), flows: l.Flows(), diagnoses: l.Diagnoses(), at: time.Now(),
+		ledger: l, learner: learner, shared: reportsOf(l), accounts: l.Accounts(), flows: l.Flows(), diagnoses: l.Diagnoses(), at: time.Now(),
 		counts: told.Counts(), recent: told.Waits(), records: told.Records(),
 	}
 	s.group()

@@ -25,6 +25,7 @@ type state struct {
 	Problem      string    `json:"problem,omitempty"` // why the ledger refuses every dial
 	Shadow       bool      `json:"shadow"`
 	Exceeded     uint64    `json:"would_have_refused"` // in shadow
+	Shared       []shared  `json:"shared"`             // all accounts together, by engine; empty: the budget is this process's own
 	Fullest      *fullest  `json:"fullest"`            // null: there is no limit
 	Ports        ports     `json:"ports"`              // all of them
 	Waiting      int       `json:"waiting"`
@@ -86,7 +87,7 @@ func (c count) MarshalJSON() ([]byte, error) {
 func (s *sight) tell(rates rates) state {
 	t := state{
 		At: s.at.UnixMilli(), Process: process(), Ledger: s.ledger.Name, Path: wayOf(s.ledger.Path), Shadow: s.ledger.Shadow,
-		Ports: ports{Limit: netpath.None}, Destinations: s.rows(rates), Events: []event{},
+		Shared: sharedOf(s.shared), Ports: ports{Limit: netpath.None}, Destinations: s.rows(rates), Events: []event{},
 	}
 	t.Troubles = s.diagnosed(t.Destinations)
 	t.Version, t.Natwise = versions()

@@ -37,6 +37,9 @@ func (s state) text(b *bytes.Buffer) {
 	if s.Shadow {
 		fmt.Fprintf(b, "shadow: nothing is refused; %d would have been\n", s.Exceeded)
 	}
+	for _, e := range s.Shared {
+		e.text(b, allTogether)
+	}
 	if s.Fullest != nil {
 		fmt.Fprintf(b, "fullest %s, %s\n", s.Fullest.Destination, percent(&s.Fullest.Utilization))
 	}
@@ -107,6 +110,9 @@ func (d *detail) text(b *bytes.Buffer) {
 		d.Trouble.text(b, d.At)
 	}
 	rowsText(b, []row{d.row})
+	for _, e := range d.Shared {
+		e.text(b, "")
+	}
 	b.WriteByte('\n')
 	table(b, func(w *tabwriter.Writer) {
 		fmt.Fprintln(w, "LOCAL\tNAME\tSTATE\tENDING\tFREE\tAGE\tPROOF\tRTT\tUNACKED\tIN FLIGHT\tUSES\tTRACE")

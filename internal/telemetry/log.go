@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"log/slog"
 	"maps"
 	"time"
 )
@@ -10,7 +11,7 @@ import (
 type Record struct {
 	At    time.Time
 	Kind  string // "budget", "blackhole", "leak", "refused"
-	About string // an address
+	About string // an address, or an engine's name
 	Text  string
 	Times int // since the last one of its kind about the same
 }
@@ -39,9 +40,19 @@ type telling struct {
 
 // Warn tells the logger, and keeps for whoever looks, what has happened, at most once a
 // minute for each kind and address.
-func (s *Scope) Warn(kind, about, text string, args ...any) {
+func (s *Scope) Warn(kind, about, text string, args ...any) { s.warn(kind, about, text, args...) }
+
+func (s *Scope) warn(kind, about, text string, args ...any) (told bool) {
 	times, due := s.note(kind, about, text)
-	if !due || s.cfg.Logger == nil {
+	if due {
+		s.say(slog.LevelWarn, times, text, args...)
+	}
+	return due
+}
+
+// say tells the logger, if there is one, of what has happened so many times.
+func (s *Scope) say(level slog.Level, times int, text string, args ...any) {
+	if s.cfg.Logger == nil {
 		return
 	}
 	if s.cfg.Name != "" {
@@ -50,7 +61,7 @@ func (s *Scope) Warn(kind, about, text string, args ...any) {
 	if times > 1 {
 		args = append(args, "times", times)
 	}
-	s.cfg.Logger.WarnContext(context.Background(), "natwise: "+text, args...)
+	s.cfg.Logger.Log(context.Background(), level, "natwise: "+text, args...)
 }
 
 // Due reports whether Warn would tell. If not, what would have been told is counted: there is no

@@ -24,6 +24,10 @@ type instruments struct {
 	probes, blackholes     metric.Int64ObservableCounter
 	dial, wait, blackholed metric.Float64Histogram
 
+	leases, degraded  metric.Int64ObservableUpDownCounter
+	renewals          metric.Int64ObservableCounter
+	leaseAge, sharers metric.Float64ObservableGauge
+
 	httpOpen, httpActive metric.Int64ObservableUpDownCounter
 	httpAge              metric.Float64Histogram
 
@@ -56,6 +60,10 @@ func (m maker) counter(name, unit, what string) metric.Int64ObservableCounter {
 	return made(m.Int64ObservableCounter(name, metric.WithUnit(unit), metric.WithDescription(what)))
 }
 
+func (m maker) gauge(name, unit, what string) metric.Float64ObservableGauge {
+	return made(m.Float64ObservableGauge(name, metric.WithUnit(unit), metric.WithDescription(what)))
+}
+
 func (m maker) seconds(name, what string, bounds metric.Float64HistogramOption) metric.Float64Histogram {
 	return made(m.Float64Histogram(name, metric.WithUnit("s"), metric.WithDescription(what), bounds))
 }
@@ -65,7 +73,7 @@ func newInstruments(meter metric.Meter) instruments {
 	return instruments{
 		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold. It moves where it is learned, from dials that found none."),
 		usage:        m.upDown("natwise.snat.port.usage", "{port}", "Ports to one destination that the NAT holds for this process, by what they are held for."),
-		utilization:  made(m.Float64ObservableGauge("natwise.snat.port.utilization", metric.WithUnit("1"), metric.WithDescription("Part of its limit that the fullest destination has taken."))),
+		utilization:  m.gauge("natwise.snat.port.utilization", "1", "Part of its limit that the fullest destination has taken."),
 		acquisitions: m.counter("natwise.snat.port.acquisitions", "{port}", "How often a port was wanted, by what came of it."),
 		closed:       m.counter("natwise.connection.closed", "{connection}", "Connections that have ended, by reason."),
 		probes:       m.counter("natwise.keepalive.probes", "{probe}", "Idle connections that were asked whether their far end is there."),
@@ -74,6 +82,12 @@ func newInstruments(meter metric.Meter) instruments {
 		dial:         m.seconds("natwise.connection.dial.duration", "How long connects took.", shortBounds),
 		wait:         m.seconds("natwise.connection.wait.duration", "How long requests waited for a connection, of those that did.", shortBounds),
 		blackholed:   m.seconds("natwise.blackhole.detection.duration", "For how long a connection had been silent when it was found dead.", ageBounds),
+
+		leases:   m.upDown("natwise.budget.lease.port", "{port}", "Ports of a shared budget, all destinations together: that this process may hold without asking, that it was lent beyond those, and that processes have left in the NAT which are gone. All that share say the same of the last."),
+		degraded: m.upDown("natwise.budget.degraded", "{engine}", "Shared budgets of which this process gets no more than its floor."),
+		renewals: m.counter("natwise.budget.lease.renewals", "{renewal}", "How often a shared budget's server was asked, by what came of it."),
+		leaseAge: m.gauge("natwise.budget.lease.age", "s", "How long ago a shared budget's server has last answered."),
+		sharers:  m.gauge("natwise.budget.sharers", "{process}", "Processes or instances that share a budget, this one included."),
 
 		httpOpen:   made(httpconv.NewClientOpenConnectionsObservable(m)).Inst(),
 		httpActive: made(httpconv.NewClientActiveRequestsObservable(m)).Inst(),
@@ -95,6 +109,7 @@ func newInstruments(meter metric.Meter) instruments {
 func (t *instruments) observed() []metric.Observable {
 	return []metric.Observable{
 		t.limit, t.usage, t.utilization, t.acquisitions, t.closed, t.probes, t.blackholes, t.pending,
+		t.leases, t.degraded, t.renewals, t.leaseAge, t.sharers,
 		t.httpOpen, t.httpActive, t.dbCount, t.dbIdleMax, t.dbIdleMin, t.dbMax, t.dbPending, t.dbTimeouts,
 	}
 }
@@ -127,6 +142,7 @@ func (s *Scope) observe(o metric.Observer) {
 	}
 	s.observeNamesLocked(o, held.Waiting, pools)
 	s.observeDatabasesLocked(o, pools)
+	s.observeEngines(o, held.Engines)
 }
 
 // observeAccountsLocked tells of ports. Destinations that have no series of their own are

@@ -45,6 +45,7 @@ type Snapshot struct {
 	Accounts []Account
 	Reused   map[*Peer]uint64 // uses beyond the first, by connections that live
 	Waiting  map[string]int   // dials that wait on nobody's behalf, by host:port
+	Engines  []Engine         // that its budget is shared by
 }
 
 // An Account is one of a ledger's, with the ports that it holds.
@@ -64,6 +65,9 @@ type Scope struct {
 	tracer trace.Tracer
 	told   instruments
 
+	named   sync.Once
+	engines string // guarded by named
+
 	mu        sync.Mutex // guards the fields below; never held while the ledger or a pool is asked
 	peers     map[netip.AddrPort]*Peer
 	evicted   map[netip.AddrPort]*Peer // since the last collection
@@ -75,6 +79,7 @@ type Scope struct {
 	pruneAt   int // how many of them there are to be before those that are gone are forgotten
 	unnamed   *Database
 	journal   journal
+	degraded  map[string]time.Time // engines of which that was told last, and since when
 }
 
 // New returns a Scope. Providers that are set later, by otel.SetMeterProvider, have

@@ -197,6 +197,9 @@ func (u *Setup) End(err error) {
 	if !span.IsRecording() {
 		return
 	}
+	if engines := u.scope.engineNames(); engines != "" {
+		span.SetAttributes(engineKey.String(engines))
+	}
 	fail(span, err)
 	if err != nil && verdict != "" {
 		span.SetAttributes(attribute.String("natwise.verdict", verdict))

@@ -458,7 +458,7 @@ func TestAGetAfterARetirementFindsAnother(t *testing.T) {
 	})
 }
 
-// A greedy budget wants back the first grants that it gives.
+// A greedy budget wants back the first grants that it gives, from the beginning.
 type greedy struct{ left atomic.Int32 }
 
 type grant struct{ revoked bool }
@@ -468,17 +468,19 @@ func (g *greedy) Notify(chan<- struct{})                {}
 func (g *grant) Release()                               {}
 func (g *grant) Revoked() bool                          { return g.revoked }
 
-func TestAFreshConnectionThatIsTakenAtOnceReachesNobody(t *testing.T) {
+func TestAConnectionThatTheBudgetWantsBackIsLentOnceAllTheSame(t *testing.T) {
 	onStage(t, 8, func(t *testing.T, s *stage) {
 		b := new(greedy)
 		b.left.Store(2)
 		s.ledger.Budget = b
 		s.start(conns.Config{})
-		c := s.get()
-		exchange(t, c, "hello")
-		c.Put()
+		for range 3 {
+			c := s.get()
+			exchange(t, c, "hello")
+			c.Put()
+		}
 		s.wantOpened(3)
-		s.wantClosed(pool.Discarded, 2)
+		s.wantClosed(pool.Spent, 2)
 	})
 }
 

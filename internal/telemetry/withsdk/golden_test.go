@@ -141,6 +141,7 @@ func (c census) add(r reading) {
 var enums = []string{
 	"natwise.snat.port.state", "natwise.snat.port.outcome", "natwise.connection.close.reason",
 	"natwise.keepalive.type", "natwise.keepalive.outcome",
+	"natwise.budget.engine", "natwise.budget.lease.state", "natwise.budget.lease.outcome",
 	"http.connection.state", "db.client.connection.state", "url.scheme", "network.transport", "error.type",
 }
 

@@ -38,6 +38,14 @@ func everything(l *lens, look func()) {
 			look()
 		})
 	})
+	l.Run("with others", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			mine := *l
+			mine.T = t
+			newTown(&mine, 4).allThatIsShared(look)
+			look()
+		})
+	})
 	l.Run("by the kernel", func(t *testing.T) {
 		mine := *l
 		mine.T = t
