@@ -303,3 +303,23 @@ func TestWhoWaitsForTheBudgetGetsAnIdlePortOfItsOwnProcess(t *testing.T) {
 		}
 	})
 }
+
+func TestOfWhatABudgetWantsBackTheClosedFlowsCountFirst(t *testing.T) {
+	inLab(t, 128, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		b := new(wanting)
+		lab.ledger.Budget = b
+		d := lab.dialer()
+		idle, closed := lab.dial(d, server), lab.dial(d, server)
+		defer idle.Close()
+		idle.Serve(t.Context(), 0)
+		park(t, idle)
+		closed.Close()
+		time.Sleep(235 * time.Second) // of 240: sooner than any that is ended now
+		b.want(1)
+		time.Sleep(time.Second)
+		if idle.Closed() {
+			t.Error("an idle flow was ended, and a port comes back without that")
+		}
+	})
+}

@@ -144,10 +144,16 @@ func (l *Ledger) eachFlowLocked(a *account, f func(*flow, *share)) {
 }
 
 // revokedLocked returns the parked flows whose grant the Budget wants back. It is asked
-// about those that are idle for longest first, and about those in use when they are parked.
+// about the closed ones first that come back sooner than any that is ended now; then about
+// those that are idle for longest; and about those in use when they are parked.
 func (l *Ledger) revokedLocked(now time.Time) []victim {
 	if l.Budget == nil {
 		return nil
+	}
+	for i := range l.cool {
+		for f := l.cool[i].head; f != nil && f.release.Sub(now) <= l.soonestHold(); f = f.next {
+			f.revoked()
+		}
 	}
 	var idle []victim
 	since := make(map[*flow]time.Time)

@@ -19,7 +19,7 @@ const (
 
 	eager    = 10 * time.Millisecond  // between two looks of a process that was refused
 	watchful = 250 * time.Millisecond // between two looks of one that holds something
-	patience = 100 * time.Millisecond // after which who was told of room, and did not ask, wants none
+	patience = 250 * time.Millisecond // after which who was told of room, and did not ask, wants none
 	reminder = time.Second            // between two invitations to ask, though there seems to be no room
 	absence  = 2 * time.Second        // after which a member that does not look wants nothing
 	disuse   = time.Minute            // after which an account is not looked at any more
@@ -114,7 +114,7 @@ func (s *Shared) Take(key netpath.Key) (Grant, bool) {
 		return nil, false
 	}
 	if sh.denied {
-		s.contentLocked(sh)
+		sh.invited = s.since // a pool asks for one at a time: it may want more
 	}
 	if s.pace == 0 { // much may have changed since the last look
 		s.lookInLocked(eager)
