@@ -3,12 +3,21 @@
 //
 // Most programs need nothing of it: a dialer.Ledger keeps to the limits of its
 // Path by itself. A Budget adds a bound that the path does not know, such as
-// one shared with other processes. PerKey is this process's own; Host is shared
-// by all processes of one machine, and package redisbudget's by many machines;
-// All joins several.
+// one shared with other processes. Who shares the ports depends on the NAT:
 //
-// A Budget never blocks and never knows time. Waiting, and remembering for how
-// long a NAT holds the port of a closed flow, is the ledger's work.
+//   - The processes of one instance: Azure App Service, where the apps and
+//     WebJobs of an instance have 128 together; the pods of a node behind Azure
+//     Load Balancer. If their number is known, netpath.Profile.Sharers divides
+//     the limit by it. Else Host gives each what the others leave.
+//   - The instances behind one gateway: AWS NAT gateway, Azure NAT Gateway.
+//     Sharers again, or package redisbudget, where there is a Redis.
+//   - Nobody: a function or a container with ports of its own. Nothing is needed.
+//
+// PerKey is this process's own, for tests and smaller bounds, and All joins several.
+//
+// A Budget never blocks. Waiting, and remembering for how long a NAT holds the
+// port of a closed flow, is the ledger's work; an Engine, which is shared, must
+// know only how long that is at most, for those who are gone.
 package budget
 
 import "github.com/natwise/natwise/keepalive/netpath"

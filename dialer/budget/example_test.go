@@ -2,8 +2,10 @@ package budget_test
 
 import (
 	"fmt"
+	"log"
 	"net/netip"
 
+	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -45,4 +47,16 @@ func ExampleAll() {
 	// true
 	// false
 	// true
+}
+
+// The processes of one instance share its ports: each of them begins like this.
+func ExampleHost() {
+	path := netpath.AzureAppService()
+	shared, err := budget.Host("/dev/shm/natwise", path.Limit(netpath.Destination))
+	if err != nil {
+		log.Fatal(err) // or divide: path.Sharers = 4
+	}
+	defer shared.Close()
+	dialer.DefaultLedger.Path = path
+	dialer.DefaultLedger.Budget = shared
 }
