@@ -11,7 +11,9 @@ import (
 // which call Host with the same directory: the processes of an Azure App Service instance,
 // the containers of a pod or a node that mount the directory. There is no server: dir holds a
 // file of a few megabytes that they map into their memory. Host makes dir if it is not
-// there. Use one on a disk or in memory of this machine, such as a directory below /dev/shm.
+// there. Use one in memory of this machine, such as a directory below /dev/shm. On a local disk
+// it works too, but a grant may wait for the disk now and then; on a network file system, where
+// several machines would take it for one, it is an error.
 //
 // A process may have all n ports while nobody else wants them, but a twentieth, which is
 // for those who come. Where several wait, each gets an equal part, and who holds more is

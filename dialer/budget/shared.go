@@ -292,7 +292,7 @@ func (s *Shared) shareLocked(key netpath.Key) *share {
 	sh := s.accounts[key]
 	if sh == nil {
 		sh = &share{tag: tagOf(key)}
-		sh.from = int(sh.tag+uint64(s.place.member)*37) % max(1, s.n)
+		sh.from = int((sh.tag + uint64(s.place.member)*37) % uint64(max(1, s.n)))
 		s.accounts[key] = sh
 	}
 	return sh
