@@ -161,6 +161,9 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *ro
 	var grants []budget.Grant
 	if l.Budget != nil {
 		for i, k := range c.owes {
+			if k.Scope() == netpath.Sockets {
+				continue // sockets are no ports: who shares the ports does not share them
+			}
 			g, ok := l.Budget.Take(k)
 			if a := room.accounts[i]; a != nil {
 				a.tight = !ok

@@ -323,3 +323,14 @@ func TestOfWhatABudgetWantsBackTheClosedFlowsCountFirst(t *testing.T) {
 		}
 	})
 }
+
+func TestABudgetIsAskedForPortsAndNotForSockets(t *testing.T) {
+	onPath(t, netpath.AzureFunctions(), func(t *testing.T, lab *lab) {
+		lab.serve(first, second)
+		lab.ledger.Budget = budget.PerKey(1)
+		lab.ledger.MaxWait = time.Second
+		for _, to := range []string{first, second} {
+			defer lab.dial(lab.dialer(), to).Close() // one each, though it is the second socket
+		}
+	})
+}

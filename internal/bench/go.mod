@@ -8,6 +8,8 @@ require (
 	github.com/hashicorp/go-retryablehttp v0.7.8
 	github.com/jackc/puddle/v2 v2.2.3
 	github.com/natwise/natwise v0.0.0
+	github.com/natwise/natwise/dialer/budget/redisbudget v0.0.0
+	github.com/redis/go-redis/v9 v9.23.0
 	github.com/redis/go-redis/v9/redispool v0.0.0
 	github.com/valyala/fasthttp v1.74.0
 	vitess.io/vitess v0.24.2
@@ -92,7 +94,6 @@ require (
 	github.com/prometheus/common v0.67.5 // indirect
 	github.com/prometheus/procfs v0.20.1 // indirect
 	github.com/puzpuzpuz/xsync/v3 v3.5.1 // indirect
-	github.com/redis/go-redis/v9 v9.23.0 // indirect
 	github.com/sagikazarmark/locafero v0.12.0 // indirect
 	github.com/secure-systems-lab/go-securesystemslib v0.10.0 // indirect
 	github.com/shirou/gopsutil/v4 v4.26.3 // indirect
@@ -151,5 +152,6 @@ require (
 
 replace (
 	github.com/natwise/natwise => ../..
+	github.com/natwise/natwise/dialer/budget/redisbudget => ../../dialer/budget/redisbudget
 	github.com/redis/go-redis/v9/redispool => ./redispool
 )

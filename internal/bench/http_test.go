@@ -17,10 +17,10 @@ import (
 	"time"
 )
 
-// TestMain is the origin's process too, which is this program once more.
+// TestMain is the other processes' too, which are this program once more.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == asOrigin {
-		os.Exit(beOrigin(os.Stdin, os.Stdout, os.Stderr))
+	if status, ok := runAsOther(os.Args[1:]); ok {
+		os.Exit(status)
 	}
 	os.Exit(m.Run())
 }

@@ -31,14 +31,29 @@ var benches = []bench{
 	{"http", measureHTTP},
 	{"sql", measureSQL},
 	{"telemetry", measureTelemetry},
+	{"budget", measureBudget},
 	{"storm", measureStorm},
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == asOrigin {
-		os.Exit(beOrigin(os.Stdin, os.Stdout, os.Stderr))
+	if status, ok := runAsOther(os.Args[1:]); ok {
+		os.Exit(status)
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// runAsOther is for the processes that benches start: this program once more. They end with
+// their standard input.
+func runAsOther(args []string) (status int, ok bool) {
+	switch {
+	case len(args) == 1 && args[0] == asOrigin:
+		return beOrigin(os.Stdin, os.Stdout, os.Stderr), true
+	case len(args) == 3 && args[0] == asDaemon:
+		return beDaemon(args[1], args[2], os.Stdin, os.Stdout, os.Stderr), true
+	case len(args) == 3 && args[0] == asSharer:
+		return beSharer(args[1], args[2], os.Stdin, os.Stdout, os.Stderr), true
+	}
+	return 0, false
 }
 
 // run returns the exit status: 0 if all bounds were kept, 2 for bad arguments.
