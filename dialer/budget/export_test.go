@@ -42,7 +42,7 @@ const Header = headSize
 
 // Join returns what a process has that calls Host.
 func (m *Machine) Join(n int) *Shared {
-	s := &Shared{n: n, hold: longestHold, now: m.now, accounts: make(map[netpath.Key]*share)}
+	s := &Shared{n: n, hold: unknownHold, now: m.now, accounts: make(map[netpath.Key]*share)}
 	s.open = func() (*place, error) {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -85,6 +85,19 @@ func (m *Machine) Continue(s *Shared) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.timer.Reset(0)
+}
+
+// StopInDirectory stops s where it changes the directory. The function it returns lets it go
+// on.
+func (m *Machine) StopInDirectory(s *Shared) (resume func()) {
+	lock := &over(m.mem).head.lock
+	lock.Store(s.mineLocked())
+	return func() { lock.Store(0) }
+}
+
+// BuryLate has somebody who found the predecessor of s dead a while ago bury it now.
+func (m *Machine) BuryLate(s *Shared) {
+	over(m.mem).bury(s.place.member, s.place.turn-1, m.now())
 }
 
 func (m *Machine) set(member int, alive bool) {

@@ -427,6 +427,74 @@ func TestAFileThatIsRemovedOrCutShortInUseIsLeftForANewOne(t *testing.T) {
 	}
 }
 
+func TestWithoutAFileAProcessKeepsToAnEqualPartAndGivesBackWhatIsMore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "budget")
+	s, other := host(t, dir, 8), host(t, dir, 8)
+	told := make(chan struct{}, 1)
+	s.Notify(told)
+	var grants []budget.Grant
+	for range 8 {
+		g, _ := s.Take(budgettest.Key(1))
+		grants = append(grants, g)
+	}
+	other.Take(budgettest.Key(1)) // is refused, and so known
+	for s.Reports(netpath.Key{})[0].Sharers != 2 {
+		s.Take(budgettest.Key(1))
+		<-told
+	}
+	if err := errors.Join(os.Remove(filepath.Join(dir, file)), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	revoked := 0
+	for revoked < 4 || !strings.Contains(s.Reports(netpath.Key{})[0].Degraded, "mode 0777") {
+		s.Take(budgettest.Key(1))
+		<-told
+		revoked = 0
+		for _, g := range grants {
+			if g.Revoked() {
+				revoked++
+			}
+		}
+	}
+	if revoked != 4 {
+		t.Errorf("%d of 8 are wanted back, want half", revoked)
+	}
+	got := 0
+	for ; got < 8; got++ { // of an account that it did not have before
+		if _, ok := s.Take(budgettest.Key(2)); !ok {
+			break
+		}
+	}
+	if got != 4 {
+		t.Errorf("%d, want half of 8", got)
+	}
+}
+
+func TestAProcessGoesToTheFileThatThePathLeadsTo(t *testing.T) {
+	base := t.TempDir()
+	link := filepath.Join(base, "current")
+	if err := errors.Join(os.Mkdir(filepath.Join(base, "1"), 0o700), os.Mkdir(filepath.Join(base, "2"), 0o700), os.Symlink("1", link)); err != nil {
+		t.Fatal(err)
+	}
+	old := host(t, filepath.Join(link, "budget"), 8)
+	told := make(chan struct{}, 1)
+	old.Notify(told)
+	for range 8 {
+		old.Take(budgettest.Key(1))
+	}
+	if err := errors.Join(os.Remove(link), os.Symlink("2", link)); err != nil {
+		t.Fatal(err)
+	}
+	young := host(t, filepath.Join(link, "budget"), 8)
+	for old.Reports(netpath.Key{})[0].Sharers != 2 {
+		old.Take(budgettest.Key(1))
+		<-told
+	}
+	if _, ok := young.Take(budgettest.Key(1)); ok {
+		t.Error("a ninth port")
+	}
+}
+
 func TestAfterTheMachineWasStartedAgainAllIsKeptForAHold(t *testing.T) {
 	dir := t.TempDir()
 	s := host(t, dir, 8)

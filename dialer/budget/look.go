@@ -48,11 +48,13 @@ func (s *Shared) look() {
 	}
 	call := false
 	for key, sh := range s.accounts {
-		if sh.held == 0 && !sh.denied && sh.asked+ms(disuse) <= now {
+		switch {
+		case s.looked != now && !sh.denied: // another's impatience is not its matter
+		case sh.held == 0 && !sh.denied && sh.asked+ms(disuse) <= now:
 			delete(s.accounts, key)
-			continue
+		default:
+			call = s.attendLocked(sh) || call
 		}
-		call = s.attendLocked(sh) || call
 	}
 	if call {
 		s.callLocked()
@@ -76,53 +78,63 @@ func (s *Shared) againLocked() {
 // attendLocked looks after one account, and reports whether the users of the budget are to
 // be called.
 func (s *Shared) attendLocked(sh *share) (call bool) {
+	sh.leaveStaleCell()
 	if s.broken == "" && sh.cell == nil && sh.held > 0 {
 		s.enterLocked(sh)
 	}
 	if sh.cell != nil {
-		s.place.sweep(sh.cell, s.since, ms(longestHold))
+		if s.looked == s.since || sh.cell.kept.Load() > 0 {
+			s.place.sweep(sh.cell, s.since)
+		}
 		for len(sh.mine) < sh.held && s.grabLocked(sh) { // from before the table was lost
 		}
 	}
 	if sh.cell != nil { // still
 		s.tellLocked(sh)
-		call = s.recallLocked(sh)
+		if sh.denied {
+			sh.cell.setHungry(s.place.member, true)
+		}
 	}
-	return s.inviteToRoomLocked(sh) || call
+	call = s.recallLocked(sh)
+	return s.inviteLocked(sh) || call
 }
 
-// recallLocked wants back what is more than this process's part, where others wait.
+// recallLocked wants back what is more than this process's part, where others wait, or where
+// the table cannot be used.
 func (s *Shared) recallLocked(sh *share) bool {
 	before := sh.recall
 	sh.recall = 0
-	if s.othersHungryLocked(sh.cell) {
+	switch {
+	case sh.cell == nil:
+		sh.recall = max(0, sh.held-s.floorLocked()-sh.marked)
+	case s.othersHungryLocked(sh.cell):
 		sh.recall = max(0, len(sh.mine)-s.partLocked(sh)-sh.marked)
 	}
 	return sh.recall > before || sh.recall > 0 && s.looked == s.since
 }
 
-// inviteToRoomLocked reports whether sh, which was refused, is to ask again. Who was invited
-// and does not ask wants no more.
-func (s *Shared) inviteToRoomLocked(sh *share) bool {
+// inviteLocked reports whether the users of sh, which was refused, are to be called. If none
+// of them asks then, none wants more.
+func (s *Shared) inviteLocked(sh *share) bool {
 	now := s.since
 	switch {
 	case !sh.denied:
 		return false
-	case sh.invited != 0 && now >= sh.invited+ms(patience):
+	case sh.called != 0 && now >= sh.called+ms(patience):
 		s.contentLocked(sh)
 		return false
-	case sh.invited != 0:
+	case sh.called != 0:
 		return false
-	case now < sh.signal+ms(reminder) && !s.roomLocked(sh):
+	case now < sh.callAt && !s.roomLocked(sh):
 		return false
 	}
-	s.inviteLocked(sh)
+	sh.called, sh.callAt = now, now+ms(reminder)
 	return true
 }
 
 func (s *Shared) roomLocked(sh *share) bool {
 	if sh.cell == nil {
-		return sh.shut != 0 || sh.held < s.floorLocked()
+		return s.shut != 0 || sh.held < s.floorLocked()
 	}
 	return s.mayLocked(sh) && sh.cell.hasFree(min(s.n, s.place.slots), s.since)
 }
@@ -132,11 +144,14 @@ func (s *Shared) roomLocked(sh *share) bool {
 func (s *Shared) lookAtOthers() {
 	s.mu.Lock()
 	p, broken := s.place, s.broken
-	s.crowded = ""
+	if s.crowded != "" { // there may be room by now
+		s.crowded, s.settled = "", s.since+ms(settling)
+	}
 	members := s.membersLocked()
+	closed := s.closed
 	s.mu.Unlock()
-	if p == nil && broken == "" {
-		return // closed
+	if closed {
+		return
 	}
 	if broken == "" {
 		broken = p.file.Moved()
@@ -158,7 +173,7 @@ func (s *Shared) lookAtOthers() {
 	s.others = others
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
 	for _, m := range gone {
-		p.bury(m.line, m.turn, s.now(), ms(longestHold))
+		p.bury(m.line, m.turn, s.now())
 	}
 }
 
@@ -199,9 +214,10 @@ func (s *Shared) move(why string) {
 		return
 	}
 	s.place, s.broken = p, ""
+	s.settled = s.since + ms(settling)
 	defer s.callLocked()
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
-	p.members[p.member].hold.Store(ms(s.hold))
+	p.setHold(ms(s.hold))
 	for _, sh := range s.accounts {
 		if sh.held > 0 {
 			s.attendLocked(sh)

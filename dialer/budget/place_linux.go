@@ -19,7 +19,7 @@ const fileName = "natwise.budget"
 // however it ends, and not before. Process ids, which are used again, and which containers
 // count each for themselves, are not needed.
 type hostFile struct {
-	dir  int // the directory, open
+	dir  int // the directory; open, and locked, while the file is opened
 	fd   int
 	path string
 	mem  []byte
@@ -43,6 +43,7 @@ func openPlace(dir string, n int) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer unix.Close(d) // and with it its lock
 	f := &hostFile{dir: d, fd: -1, path: filepath.Join(dir, fileName)}
 	p, err := f.open(n)
 	if err != nil {
@@ -113,7 +114,6 @@ var overNetwork = map[int64]string{
 
 // open maps the file, made or mended if that is needed, and takes a member's line in it.
 func (f *hostFile) open(n int) (*place, error) {
-	defer unix.Flock(f.dir, unix.LOCK_UN)
 	boot, err := bootID()
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func (f *hostFile) open(n int) (*place, error) {
 		return nil, fmt.Errorf("budget: limit is %d, and %s was made with room for %d: end the processes that use it, and remove it", n, f.path, t.slots)
 	}
 	if t.head.boot != boot {
-		t.rebase(boot, sinceBoot(), ms(longestHold))
+		t.rebase(boot, sinceBoot())
 	}
 	return f.join(t)
 }
@@ -176,7 +176,7 @@ func (f *hostFile) mapFile() error {
 // create makes the file. It gets its name when it is whole, and its room is taken on the
 // disk before: a disk that fills up later does not matter.
 func (f *hostFile) create(n int, boot [2]uint64) error {
-	f.release()
+	f.Close() // of what was there
 	accounts, slots := shape(n)
 	temporary := fmt.Sprintf(".%s.new", fileName) // one at a time: the directory is locked
 	fail := func(op string, err error) error {
@@ -252,7 +252,7 @@ func (f *hostFile) Moved() string {
 	if unix.Fstat(f.fd, &mine) != nil {
 		return ""
 	}
-	switch err := unix.Fstatat(f.dir, fileName, &there, unix.AT_SYMLINK_NOFOLLOW); {
+	switch err := unix.Lstat(f.path, &there); { // the next process goes by the path
 	case errors.Is(err, unix.ENOENT):
 		return "the file was removed"
 	case err != nil:
@@ -265,13 +265,8 @@ func (f *hostFile) Moved() string {
 	return ""
 }
 
+// Close lets go of the file, which gives up the member's line.
 func (f *hostFile) Close() {
-	f.release()
-	unix.Close(f.dir)
-}
-
-// release lets go of the file, which gives up the member's line.
-func (f *hostFile) release() {
 	if f.mem != nil {
 		unix.Munmap(f.mem)
 		f.mem = nil

@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	// longestHold is for processes of whose path we know nothing: longer than a documented
-	// NAT keeps a port (AWS NAT gateway: 350 s, its troubleshooting page).
-	longestHold = 350 * time.Second
+	// unknownHold is for processes of whose path we know nothing: as long as any documented
+	// NAT keeps a port by default (AWS NAT gateway: 350 s, its troubleshooting page).
+	unknownHold = 350 * time.Second
 
 	eager    = 10 * time.Millisecond  // between two looks of a process that was refused
 	watchful = 250 * time.Millisecond // between two looks of one that holds something
-	patience = 250 * time.Millisecond // after which who was told of room, and did not ask, wants none
-	reminder = time.Second            // between two invitations to ask, though there seems to be no room
+	patience = 250 * time.Millisecond // after which who was called, and did not ask, wants no more
+	reminder = time.Second            // between two calls of those who wait, though there seems to be no room
+	settling = time.Second            // after which all that was held outside of the table is in it
 	absence  = 2 * time.Second        // after which a member that does not look wants nothing
 	disuse   = time.Minute            // after which an account is not looked at any more
 )
@@ -40,6 +41,8 @@ type Shared struct {
 	place    *place // nil: closed, or broken
 	broken   string // why the table cannot be used, or ""
 	crowded  string // why some accounts are not in it, or ""
+	shut     uint64 // since when nobody can be entered; zero: that is not so
+	settled  uint64 // from when on the table says all
 	since    uint64 // when now was last asked
 	hold     time.Duration
 	told     bool // the hold, by SetHold
@@ -80,11 +83,10 @@ type share struct {
 	recall int // grants that are wanted back, and about which nobody has asked yet
 	marked int // those about which somebody has
 
-	denied  bool   // refused, and waits
-	asked   uint64 // when: the last Take
-	invited uint64 // when: the first signal since; zero: there was none
-	signal  uint64 // when: the last signal
-	shut    uint64 // since when the directory is locked; zero: it is not
+	denied bool   // refused, and may still want more
+	asked  uint64 // when: the last Take
+	called uint64 // when: the first call since; zero: there was none
+	callAt uint64 // when: the next call, though there seems to be no room
 }
 
 // A portion is the grant of one port.
@@ -108,13 +110,13 @@ func (s *Shared) Take(key netpath.Key) (Grant, bool) {
 	}
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
 	sh := s.shareLocked(key)
-	sh.asked, sh.invited = s.since, 0
+	sh.asked, sh.called = s.since, 0
 	if !s.takeLocked(sh) {
 		s.denyLocked(sh)
 		return nil, false
 	}
 	if sh.denied {
-		sh.invited = s.since // a pool asks for one at a time: it may want more
+		sh.callAt = s.since + ms(patience) // a pool asks for one at a time, and others may wait
 	}
 	if s.pace == 0 { // much may have changed since the last look
 		s.lookInLocked(eager)
@@ -130,8 +132,9 @@ func (s *Shared) Take(key netpath.Key) (Grant, bool) {
 
 // takeLocked books one more port of sh.
 func (s *Shared) takeLocked(sh *share) bool {
+	sh.leaveStaleCell()
 	if sh.cell == nil && !s.enterLocked(sh) {
-		if sh.shut != 0 || sh.held >= s.floorLocked() {
+		if s.enteringLocked() || sh.held >= s.floorLocked() {
 			return false
 		}
 		sh.held++
@@ -169,32 +172,51 @@ func (s *Shared) grabLocked(sh *share) bool {
 
 // enterLocked finds sh's place in the table, or makes it.
 func (s *Shared) enterLocked(sh *share) bool {
-	if s.broken != "" || s.crowded != "" {
-		sh.shut = 0
+	if s.broken != "" {
 		return false
 	}
-	at, full, ok := s.place.enter(sh.tag, s.mineLocked(), s.since)
-	switch {
-	case full:
-		s.crowded = fmt.Sprintf("%d accounts are in use, and there is no room for more", s.place.accounts)
-		s.callLocked()
-		return false
-	case !ok && sh.shut == 0:
-		sh.shut = s.since
-		return false
-	case !ok && sh.shut+ms(reminder) > s.since:
-		return false
-	case !ok:
-		sh.shut, s.crowded = 0, "a process has stopped while it changed the directory of accounts"
-		s.callLocked()
+	at, _ := s.place.find(sh.tag)
+	if at < 0 && s.crowded == "" {
+		at = s.makeLocked(sh.tag)
+	}
+	if at < 0 {
 		return false
 	}
-	sh.shut = 0
 	c := s.place.cell(at)
 	sh.cell = &c
-	s.place.sweep(sh.cell, s.since, ms(longestHold))
+	sh.from = int((sh.tag + uint64(s.place.member)*37) % uint64(max(1, s.n)))
+	s.place.sweep(sh.cell, s.since)
 	return true
 }
+
+// leaveStaleCell lets go of a cell that was forgotten while this process had nothing there.
+func (sh *share) leaveStaleCell() {
+	if sh.cell != nil && len(sh.mine) == 0 && sh.cell.tag.Load()&^dying != sh.tag {
+		sh.cell = nil
+	}
+}
+
+// makeLocked makes a place for tag, or returns -1.
+func (s *Shared) makeLocked(tag uint64) int {
+	at, full, ok := s.place.enter(tag, s.mineLocked(), s.since)
+	if !ok && !full {
+		if s.shut == 0 {
+			s.shut = s.since
+		}
+		return -1
+	}
+	s.shut = 0
+	if full {
+		s.crowded = fmt.Sprintf("%d accounts are in use, and there is no room for more", s.place.accounts)
+		s.callLocked()
+		return -1
+	}
+	return at
+}
+
+// enteringLocked reports whether another process changes the directory, which takes
+// microseconds: unless it is stopped meanwhile.
+func (s *Shared) enteringLocked() bool { return s.shut != 0 && s.since < s.shut+ms(reminder) }
 
 func (s *Shared) mineLocked() uint64 { return holder(s.place.member, s.place.turn) }
 
@@ -204,6 +226,9 @@ func (s *Shared) floorLocked() int { return s.n / (1 + s.others) }
 // mayLocked reports whether sh's part of the account allows one more.
 func (s *Shared) mayLocked(sh *share) bool {
 	p, c, me := s.place, sh.cell, s.place.member
+	if s.since < s.settled && len(sh.mine) >= s.floorLocked() {
+		return false
+	}
 	left := s.n - int(c.kept.Load()) // by those who are gone
 	sum, sharing := 0, 1
 	for i := range min(int(p.head.top.Load()), maxMembers) {
@@ -265,11 +290,12 @@ func (s *Shared) partLocked(sh *share) int {
 // denyLocked remembers that sh was refused: others hear of it, and this process looks often.
 func (s *Shared) denyLocked(sh *share) {
 	s.denied = true
-	if !sh.denied {
-		sh.denied, sh.signal = true, s.since
-		if sh.cell != nil {
-			sh.cell.setHungry(s.place.member, true)
-		}
+	if sh.callAt == 0 || !sh.denied {
+		sh.callAt = s.since + ms(reminder)
+	}
+	sh.denied = true
+	if sh.cell != nil {
+		sh.cell.setHungry(s.place.member, true)
 	}
 	s.lookInLocked(eager)
 }
@@ -292,7 +318,6 @@ func (s *Shared) shareLocked(key netpath.Key) *share {
 	sh := s.accounts[key]
 	if sh == nil {
 		sh = &share{tag: tagOf(key)}
-		sh.from = int((sh.tag + uint64(s.place.member)*37) % uint64(max(1, s.n)))
 		s.accounts[key] = sh
 	}
 	return sh
@@ -348,20 +373,7 @@ func (s *Shared) signalLocked() {
 		return
 	}
 	s.denied = false
-	for _, sh := range s.accounts {
-		if sh.denied {
-			s.inviteLocked(sh)
-		}
-	}
 	s.callLocked()
-}
-
-// inviteLocked notes that sh is told of room: if nobody asks now, nobody wants it.
-func (s *Shared) inviteLocked(sh *share) {
-	sh.signal = s.since
-	if sh.invited == 0 {
-		sh.invited = s.since
-	}
 }
 
 func (s *Shared) callLocked() {
@@ -374,17 +386,17 @@ func (s *Shared) callLocked() {
 }
 
 // SetHold says for how long the NAT may keep the ports of a process that is gone: this one's,
-// when it is. The longest that was said counts. Without it that is 350 s.
+// when it is. The longest that was said counts. Before anything was, that is 350 s.
 func (s *Shared) SetHold(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if d < 0 || s.told && d <= s.hold {
 		return
 	}
-	s.hold, s.told = min(d, longestHold), true
+	s.hold, s.told = d, true
 	if s.place != nil && s.broken == "" {
 		defer s.surviveLocked(debug.SetPanicOnFault(true))
-		s.place.members[s.place.member].hold.Store(ms(s.hold))
+		s.place.setHold(ms(s.hold))
 	}
 }
 
@@ -392,9 +404,8 @@ func (s *Shared) SetHold(d time.Duration) {
 func (s *Shared) Reports(key netpath.Key) []Report {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r := Report{Engine: "host", Sharers: 1 + s.others, Limit: s.n, Degraded: cmp.Or(s.broken, s.crowded)}
+	r := Report{Engine: "host", Sharers: 1 + s.others, Limit: s.n, Degraded: s.degradedLocked()}
 	if s.closed {
-		r.Degraded = "closed"
 		return []Report{r}
 	}
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
@@ -421,6 +432,16 @@ func (s *Shared) Reports(key netpath.Key) []Report {
 		add(sh)
 	}
 	return []Report{r}
+}
+
+func (s *Shared) degradedLocked() string {
+	switch {
+	case s.closed:
+		return "closed"
+	case s.shut != 0 && !s.enteringLocked():
+		return "a process has stopped while it changed the directory of accounts"
+	}
+	return cmp.Or(s.broken, s.crowded)
 }
 
 // Close ends the membership of this process. Nothing is granted any more; what is held by
@@ -455,7 +476,7 @@ func (s *Shared) departLocked() {
 		sh.cell, sh.mine = nil, nil
 	}
 	if s.broken == "" {
-		p.bury(p.member, p.turn, s.since, ms(longestHold))
+		p.bury(p.member, p.turn, s.since)
 	}
 }
 

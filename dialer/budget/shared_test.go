@@ -354,6 +354,154 @@ func TestWithoutRoomForAnAccountItHasAnEqualPartAndSaysSo(t *testing.T) {
 	})
 }
 
+func TestAFullDirectoryLetsNoAccountInItExceedItsLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(128)
+		a, b := start(m, 128), start(m, 128)
+		defer a.Close()
+		defer b.Close()
+		first := a.fill()
+		for i := range m.Accounts() - 1 {
+			a.Take(manyKeys(1000 + i))
+		}
+		time.Sleep(time.Second)
+		b.Take(manyKeys(0)) // finds no room
+		if both := first + b.fill(); both > 128 {
+			t.Errorf("%d of 128", both)
+		}
+	})
+}
+
+func TestAnAccountWhosePlaceAnotherHasTakenFindsANewOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(128)
+		a, b := start(m, 128), start(m, 128)
+		defer a.Close()
+		defer b.Close()
+		g, _ := a.Take(manyKeys(0))
+		var others []budget.Grant
+		for i := range m.Accounts() - 1 {
+			g, _ := b.Take(manyKeys(1000 + i))
+			others = append(others, g)
+		}
+		g.Release() // a still looks after it, but has nothing there
+		got := a.fill()
+		others[0].Release()
+		time.Sleep(time.Second)
+		if _, ok := a.Take(manyKeys(0)); !ok {
+			t.Error("the account has no place any more")
+		}
+		if got += b.fill(); got > 128 {
+			t.Errorf("%d of 128 in its former place", got)
+		}
+	})
+}
+
+func TestWhoWasRefusedIsToldOfRoomThoughAnotherUserHadSomeMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		a, b := start(m, 8), start(m, 8)
+		defer a.Close()
+		defer b.Close()
+		b.fill()
+		if _, ok := a.Take(budgettest.Key(1)); ok {
+			t.Fatal("a ninth port")
+		}
+		b.grants[0].Release()
+		a.Take(budgettest.Key(1)) // another user of a, who was not told
+		for told := true; told; { // who was refused asks again, in vain
+			time.Sleep(600 * time.Millisecond)
+			select {
+			case <-a.told:
+				_, told = a.Take(budgettest.Key(1))
+			default:
+				told = false
+			}
+		}
+		b.grants = b.grants[1:]
+		b.release()
+		select {
+		case <-a.told:
+		case <-time.After(2 * time.Second):
+			t.Error("seven ports are free, and nobody is told")
+		}
+	})
+}
+
+func TestTheLongestHoldThatWasSaidCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		a, b := start(m, 8), start(m, 8)
+		defer b.Close()
+		a.SetHold(20 * time.Minute)
+		a.SetHold(time.Minute)
+		a.fill()
+		m.Kill(a.Shared)
+		b.fill()
+		time.Sleep(19 * time.Minute)
+		if got := b.fill(); got > 0 {
+			t.Errorf("%d ports of the dead after 19 of 20 minutes", got)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := b.fill(); got != 8 {
+			t.Errorf("%d of 8 after the hold", got)
+		}
+	})
+}
+
+func TestAProcessThatIsStoppedInTheDirectoryIsNotInTheWayForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		stopped, s := start(m, 8), start(m, 8)
+		defer stopped.Close()
+		defer s.Close()
+		stopped.fill()
+		time.Sleep(time.Second)
+		resume := m.StopInDirectory(stopped.Shared)
+		refused := 0
+		for range 1000 { // ten seconds
+			if g, ok := s.Take(budgettest.Key(2)); ok {
+				g.Release()
+			} else {
+				refused++
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if refused > 110 {
+			t.Errorf("refused for %d0 ms, want a second", refused)
+		}
+		if r := s.Reports(netpath.Key{})[0]; r.Degraded == "" {
+			t.Error("it does not say that a process is stopped")
+		}
+		if _, ok := s.Take(budgettest.Key(1)); ok {
+			t.Error("a ninth port of an account that has its place")
+		}
+		resume()
+		s.Take(budgettest.Key(3))
+		if r := s.Reports(netpath.Key{})[0]; r.Degraded != "" {
+			t.Error(r.Degraded)
+		}
+	})
+}
+
+func TestALateBurialOfItsPredecessorDoesNotMakeAProcessStarve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(100)
+		a, b := start(m, 100), start(m, 100)
+		defer a.Close()
+		defer b.Close()
+		a.fill()
+		b.fill()
+		m.BuryLate(b.Shared)
+		go a.want(3 * time.Second)
+		b.want(3 * time.Second)
+		if got := len(b.grants); got < 47 {
+			t.Errorf("%d after three seconds, want an equal part of 95", got)
+		}
+		synctest.Wait()
+	})
+}
+
 // manyKeys returns one of many accounts.
 func manyKeys(i int) netpath.Key {
 	k := budgettest.Key(i % 250)

@@ -3,8 +3,8 @@ package budget
 import (
 	"encoding/binary"
 	"hash/fnv"
-	"math/bits"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"github.com/natwise/natwise/keepalive/netpath"
@@ -44,6 +44,7 @@ type head struct {
 	born atomic.Uint64 // when the table was made, in ms
 	top  atomic.Uint64 // members from here on have never been
 	lock atomic.Uint64 // the word of the member that changes the directory, or 0
+	most atomic.Uint64 // the longest hold of any member, in ms
 }
 
 // A member is one process, or a line that one has left. Each has a cache line of its own.
@@ -87,12 +88,14 @@ func tagOf(k netpath.Key) uint64 {
 	return max(1, h.Sum64()&^dying)
 }
 
-// shape returns how large a table for limits of n is.
+// maxLimit is more than a machine has ports to one destination.
+const maxLimit = 1 << 16
+
+// shape returns how large a table for limits of n is, up to maxLimit: four megabytes, or ten
+// times that for the largest. There is room for a limit that grows with the next release of
+// the program.
 func shape(n int) (accounts, slots int) {
-	slots = 256 // room for a limit that grows with the next release of the program
-	if n > slots/2 {
-		slots = 1 << bits.Len(uint(2*n-1))
-	}
+	slots = max(256, n+n/4)
 	return max(64, 4<<20/stride(slots)), slots
 }
 
@@ -109,6 +112,7 @@ func format(mem []byte, accounts, slots int, boot [2]uint64, now uint64) {
 	h.layout, h.accounts, h.slots = layout, uint64(accounts), uint64(slots)
 	h.boot = boot
 	h.born.Store(now)
+	h.most.Store(ms(unknownHold))
 	h.magic = magic
 }
 
@@ -123,7 +127,7 @@ func fits(mem []byte) string {
 		return "is not a budget"
 	case h.layout != layout:
 		return "has another layout"
-	case h.accounts == 0 || h.accounts > 1<<20 || h.slots == 0 || h.slots > 1<<24 ||
+	case h.accounts == 0 || h.accounts > 1<<20 || h.slots == 0 || h.slots > 2*maxLimit ||
 		sizeOf(int(h.accounts), int(h.slots)) != len(mem):
 		return "has a damaged header"
 	}
@@ -157,11 +161,11 @@ func (t *table) cell(i int) cell {
 func (t *table) join(i int, now uint64, file placeFile) *place {
 	m := &t.members[i]
 	if turn := m.joined.Load(); turn != 0 { // who was here before is gone, and nobody has noticed
-		t.bury(i, turn, now, ms(longestHold))
+		t.bury(i, turn, now)
 	}
 	turn := m.turns.Add(1)
 	m.seen.Store(now)
-	m.hold.Store(ms(longestHold))
+	m.hold.Store(ms(unknownHold))
 	m.joined.Store(turn)
 	for top := t.head.top.Load(); top < uint64(i+1) && !t.head.top.CompareAndSwap(top, uint64(i+1)); {
 		top = t.head.top.Load()
@@ -209,8 +213,8 @@ func (c *cell) leave(mine, until uint64) (any bool) {
 
 // sweep frees the slots of c whose time has come and counts those that are kept. What no
 // member can have written is kept for the longest hold: a flow may stand behind it.
-func (t *table) sweep(c *cell, now, most uint64) {
-	n := uint64(0)
+func (t *table) sweep(c *cell, now uint64) {
+	n, most := uint64(0), t.mostHold()
 	for i := range c.slots {
 		w := c.slots[i].Load()
 		switch {
@@ -259,24 +263,16 @@ func (c *cell) setHungry(member int, on bool) {
 	}
 }
 
-// enter returns the index of tag's account, which it makes if there is none. It fails if
-// another member changes the directory at this moment (try again), or if it is full.
+// enter makes an account for tag, unless another was faster, and returns its index. It fails
+// if another member changes the directory at this moment (try again), or if that is full.
 func (t *table) enter(tag, mine, now uint64) (at int, full, ok bool) {
 	if !t.head.lock.CompareAndSwap(0, mine) {
 		return 0, false, false
 	}
 	defer t.head.lock.CompareAndSwap(mine, 0)
-	vacant := -1
-	for i := range t.tags {
-		switch t.tags[i].Load() &^ dying {
-		case tag:
-			t.tags[i].Store(tag)
-			return i, false, true
-		case 0:
-			if vacant < 0 {
-				vacant = i
-			}
-		}
+	at, vacant := t.find(tag)
+	if at >= 0 {
+		return at, false, true // another was faster
 	}
 	for i := 0; vacant < 0 && i < t.accounts; i++ {
 		if t.forget(i, now) {
@@ -288,6 +284,23 @@ func (t *table) enter(tag, mine, now uint64) (at int, full, ok bool) {
 	}
 	t.tags[vacant].Store(tag)
 	return vacant, false, true
+}
+
+// find returns tag's place in the directory, dying or not (cell.still tells), and the first
+// vacant one, or -1.
+func (t *table) find(tag uint64) (at, vacant int) {
+	vacant = -1
+	for i := range t.tags {
+		switch t.tags[i].Load() &^ dying {
+		case tag:
+			return i, vacant
+		case 0:
+			if vacant < 0 {
+				vacant = i
+			}
+		}
+	}
+	return -1, vacant
 }
 
 // forget frees the directory's place i if nobody has a slot there.
@@ -305,19 +318,36 @@ func (t *table) forget(i int, now uint64) bool {
 	return c.tag.CompareAndSwap(tag|dying, 0)
 }
 
+// mostHold is the longest hold of any member.
+func (t *table) mostHold() uint64 {
+	const damaged = 30 * 24 * time.Hour // whatever the file says
+	return min(t.head.most.Load(), ms(damaged))
+}
+
+// setHold is what p says of its path.
+func (p *place) setHold(hold uint64) {
+	p.members[p.member].hold.Store(hold)
+	for most := p.head.most.Load(); most < hold && !p.head.most.CompareAndSwap(most, hold); {
+		most = p.head.most.Load()
+	}
+}
+
 // bury keeps what the process left that had member's line at that turn, and clears the
-// line. Several may do so at the same time; each step is right however often it is done.
-func (t *table) bury(i int, turn, now, most uint64) {
+// line. Several may do so at the same time; each step is right however often it is done. A
+// successor that has the line by now writes its hints again.
+func (t *table) bury(i int, turn, now uint64) {
 	m := &t.members[i]
-	hold := min(m.hold.Load(), most)
+	hold := min(m.hold.Load(), t.mostHold())
 	for at := range t.tags {
 		if t.tags[at].Load() == 0 {
 			continue
 		}
 		c := t.cell(at)
 		c.leave(holder(i, turn), now+hold)
-		c.rows[i].Store(0)
-		c.setHungry(i, false)
+		if m.joined.Load() == turn {
+			c.rows[i].Store(0)
+			c.setHungry(i, false)
+		}
 	}
 	t.head.lock.CompareAndSwap(holder(i, turn), 0)
 	m.joined.CompareAndSwap(turn, 0)
@@ -325,7 +355,8 @@ func (t *table) bury(i int, turn, now, most uint64) {
 
 // rebase keeps everything that anybody holds for the longest hold: the times and members of
 // the table are those of a machine that was started again since.
-func (t *table) rebase(boot [2]uint64, now, most uint64) {
+func (t *table) rebase(boot [2]uint64, now uint64) {
+	most := t.mostHold()
 	for at := range t.tags {
 		c := t.cell(at)
 		for i := range c.slots {

@@ -35,12 +35,15 @@ type Budget struct {
 	done chan struct{}      // closed when it has ended; nil: none runs
 
 	calls              uint64
-	version            int64     // of the state, when Redis answered last
-	living, counted    int       // instances, by the last answer
-	learning           time.Time // until then nobody gets more than it has
-	failing            string    // why the last call failed; "": it did not
-	resume             time.Time // nothing is asked before, after a call that failed
-	hope               deadline  // for an answer, where there is no lease
+	version            int64         // of the state, when Redis answered last
+	born               int64         // which state that was
+	clock              time.Duration // of the state, then
+	heard              time.Time     // when
+	living, counted    int           // instances, by the last answer
+	learning           time.Time     // until then nobody gets more than it has
+	failing            string        // why the last call failed; "": it did not
+	resume             time.Time     // nothing is asked before, after a call that failed
+	hope               deadline      // for an answer, where there is no lease
 	renewals, failures uint64
 }
 

@@ -21,7 +21,7 @@ import (
 // learnedServer returns a server whose learning is over.
 func learnedServer() *modelServer {
 	s := &modelServer{run: "a"}
-	s.model.state = &fleet{run: "a", members: map[string]member{}, accounts: map[string]map[string]record{}}
+	s.model.state = &fleet{born: 1, run: "a", members: map[string]member{}, accounts: map[string]map[string]record{}}
 	return s
 }
 
@@ -465,6 +465,18 @@ func TestAFreshFleetSaysThatItLearns(t *testing.T) {
 		if r := report(b, netpath.Key{}); r.Degraded != "" || !r.Remembers {
 			t.Errorf("report %+v", r)
 		}
+		closed(t, b)
+	})
+}
+
+// Bursts of which none is as long as the learning.
+func TestLearningGoesOnWhileNobodyCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, _ := instance(t, &modelServer{run: "a"})
+		release(takeAll(b, budgettest.Key(1)))
+		time.Sleep(time.Hour)
+		grants := takeAll(b, budgettest.Key(1))
+		want(t, "granted in the second burst", len(grants), 64)
 		closed(t, b)
 	})
 }

@@ -31,10 +31,14 @@
 //     sent, by the monotonic clock or by that of the wall, whichever is first. A process that
 //     was stopped, or a machine that was suspended, asks before it uses its lease again.
 //   - A lease that was not renewed is nobody's for Hold and Drain more.
-//   - The clocks of servers may jump: time there goes on by one TTL at most from call to call.
+//   - The server's clock may jump. Time goes on there by one TTL at most from call to call, or
+//     by what an instance has measured itself: of Hold and Drain, a jump costs a TTL.
 //   - A Redis that has lost its state, has an older one, or is another one than before, gives
 //     nobody more than it has, for TTL, Hold and Drain. So does one that has no state yet: a
 //     fleet's first minutes are on floors.
+//
+// Accounts are told apart by their netpath.Key. One that has a Source belongs to whoever uses
+// that address, as the NAT counts it too.
 //
 // What it cannot keep:
 //
@@ -49,9 +53,10 @@
 //
 // # What it costs Redis
 //
-// Instances with leases make 3/TTL calls a second each, and one more for each 32 accounts;
-// one whose Takes are refused asks up to ten times a second at first, and less and less often
-// while nothing is free. A call costs in proportion to the instances that share each account.
+// Instances with leases make 3/TTL calls a second each, and as many more for each further 32
+// accounts; one whose Takes are refused asks after a tenth of a second at first, then after
+// two, four, and so on. Each account in a call costs in proportion to the instances that share
+// it: where 200 share 20 accounts, a TTL below 10 s is too much for one Redis.
 // All of one NAT is one key, so that it is there as a whole or not at all; it is deleted after
 // a week without calls. Users need EVAL, EVALSHA, HGET, HSET, HDEL, HSCAN, PEXPIRE and TIME,
 // and should have INFO: without it a replica that was promoted is not noticed.

@@ -20,11 +20,11 @@ type model struct {
 }
 
 type fleet struct {
-	last, clock, learn int64
-	version            int64
-	run                string
-	members            map[string]member
-	accounts           map[string]map[string]record
+	born, last, clock, learn int64
+	version                  int64
+	run                      string
+	members                  map[string]member
+	accounts                 map[string]map[string]record
 }
 
 type member struct {
@@ -47,7 +47,7 @@ func (m *model) share(r request) (answer, error) {
 	ttl, hold := r.ttl.Milliseconds(), r.hold.Milliseconds()
 	lost := m.state == nil || m.state.version < r.seen || m.state.run != r.run
 	if m.state == nil {
-		m.state = &fleet{last: now, members: map[string]member{}, accounts: map[string]map[string]record{}}
+		m.state = &fleet{born: now, last: now, members: map[string]member{}, accounts: map[string]map[string]record{}}
 	}
 	f := m.state
 	me, known := f.members[r.id]
@@ -55,6 +55,11 @@ func (m *model) share(r request) (answer, error) {
 		return answer{}, errStale // and nothing has changed
 	}
 	f.clock += max(0, min(now-f.last, ttl))
+	if r.born == f.born {
+		f.clock = max(f.clock, r.clock.Milliseconds())
+	} else if now < f.last || now > f.last+ttl {
+		f.born = now
+	}
 	f.last, f.run = now, r.run
 	if lost {
 		f.learn = f.clock + ttl + hold
@@ -69,6 +74,8 @@ func (m *model) share(r request) (answer, error) {
 	maps.DeleteFunc(f.members, func(_ string, m member) bool { return m.release <= f.clock })
 	said := answer{
 		version:  f.version,
+		born:     f.born,
+		clock:    time.Duration(f.clock) * time.Millisecond,
 		counted:  len(f.members),
 		learning: time.Duration(max(0, f.learn-f.clock)) * time.Millisecond,
 	}
@@ -198,7 +205,7 @@ func (c *modelRedis) EvalSha(_ context.Context, _ string, _ []string, args ...an
 	if err != nil {
 		return redis.NewCmdResult(nil, err)
 	}
-	values := []any{said.version, int64(said.living), int64(said.counted), said.learning.Milliseconds()}
+	values := []any{said.version, int64(said.living), int64(said.counted), said.learning.Milliseconds(), said.born, said.clock.Milliseconds()}
 	for _, p := range said.parts {
 		values = append(values, int64(p.grant), int64(p.quarantined))
 	}
@@ -236,8 +243,9 @@ func requestOf(args []any) request {
 		hold:   time.Duration(args[4].(int64)) * time.Millisecond,
 		pool:   args[5].(int),
 		leaves: args[6] == "1",
+		born:   args[7].(int64), clock: time.Duration(args[8].(int64)) * time.Millisecond,
 	}
-	for i := 9; i < len(args); i += 3 {
+	for i := 11; i < len(args); i += 3 {
 		r.claims = append(r.claims, claim{args[i].(string), args[i+1].(int), args[i+2].(int)})
 	}
 	return r

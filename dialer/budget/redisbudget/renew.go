@@ -205,9 +205,11 @@ func (b *Budget) call(ctx context.Context, round []asking, sent time.Time) {
 
 func (b *Budget) requestLocked(claims []claim) request {
 	b.calls++
+	since := time.Since(b.heard) // by the monotonic clock: never more than it was
 	return request{
 		id: b.id, call: b.calls, seen: b.version,
 		ttl: b.cfg.TTL, hold: b.quarantineLocked(), pool: b.pool,
+		born: b.born, clock: b.clock + since,
 		claims: claims,
 	}
 }
@@ -231,6 +233,7 @@ func (b *Budget) acceptLocked(round []asking, said answer, sent time.Time) {
 	b.renewals++
 	b.failing, b.resume = "", time.Time{}
 	b.version, b.living, b.counted = said.version, said.living, said.counted
+	b.born, b.clock, b.heard = said.born, said.clock, now
 	b.learning = now.Add(said.learning)
 	b.hope = b.deadline(sent)
 	b.floor = b.cfg.floor(max(2*b.cfg.Instances, said.counted))

@@ -23,6 +23,8 @@ type request struct {
 	hold   time.Duration // how long the ports of an expired lease stay out of use
 	pool   int
 	leaves bool
+	born   int64         // which state it was told of
+	clock  time.Duration // how far the clock of that state must be by now
 	claims []claim
 
 	// Set by tests only.
@@ -39,6 +41,8 @@ type claim struct {
 // An answer is what became of a request.
 type answer struct {
 	version  int64
+	born     int64         // tells this state, and this piece of its time, from others
+	clock    time.Duration // by which it reckons
 	living   int           // instances
 	counted  int           // those too whose ports may still be in the NAT
 	learning time.Duration // until anybody gets more than it has; zero: from now on
@@ -56,8 +60,9 @@ func ask(ctx context.Context, c redis.Scripter, nat string, r request) (answer, 
 	if r.leaves {
 		leaves = "1"
 	}
-	args := make([]any, 0, 9+3*len(r.claims))
-	args = append(args, r.id, r.call, r.seen, r.ttl.Milliseconds(), r.hold.Milliseconds(), r.pool, leaves, r.now, r.run)
+	args := make([]any, 0, 11+3*len(r.claims))
+	args = append(args, r.id, r.call, r.seen, r.ttl.Milliseconds(), r.hold.Milliseconds(), r.pool, leaves,
+		r.born, r.clock.Milliseconds(), r.now, r.run)
 	for _, c := range r.claims {
 		args = append(args, c.account, c.wants, c.has)
 	}
@@ -69,13 +74,15 @@ func ask(ctx context.Context, c redis.Scripter, nat string, r request) (answer, 
 }
 
 func parse(said []int64, claims int) (answer, error) {
-	const head = 4
+	const head = 6
 	if len(said) != head+2*claims {
 		return answer{}, fmt.Errorf("redisbudget: %d numbers for %d accounts, want %d", len(said), claims, head+2*claims)
 	}
 	a := answer{
 		version: said[0], living: int(said[1]), counted: int(said[2]),
 		learning: time.Duration(said[3]) * time.Millisecond,
+		born:     said[4],
+		clock:    time.Duration(said[5]) * time.Millisecond,
 		parts:    make([]part, claims),
 	}
 	for i := range a.parts {

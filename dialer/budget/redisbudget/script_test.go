@@ -268,6 +268,27 @@ func TestAClockThatJumpsExpiresNothingBeforeItsTime(t *testing.T) {
 	}
 }
 
+func TestAnInstanceVouchesForTheTimeInWhichNobodyCalled(t *testing.T) {
+	s := learned(t, 100)
+	s.one("crashes", 40, 0)
+	told := s.ask("a", claim{"tcp 192.0.2.1:443", 100, 0})
+	s.now += time.Hour
+	r := s.request("a", claim{"tcp 192.0.2.1:443", 100, 60})
+	r.born, r.clock = told.born, told.clock+time.Hour
+	want(t, "after the crash", s.send(r).parts[0].grant, 100)
+}
+
+// A lease that was given by a clock that is behind must not end when somebody knows better.
+func TestNobodyVouchesForTimeInWhichOthersCalled(t *testing.T) {
+	s := learned(t, 100)
+	told := s.ask("a")
+	s.now += time.Hour
+	want(t, "a newcomer's, who cannot say how long it was", s.one("b", 60, 0), 60)
+	r := s.request("a", claim{"tcp 192.0.2.1:443", 100, 0})
+	r.born, r.clock = told.born, told.clock+time.Hour
+	want(t, "what the newcomer has left", s.send(r).parts[0].grant, 40)
+}
+
 func TestALateCallUndoesNothing(t *testing.T) {
 	s := learned(t, 100)
 	late := s.request("a", claim{"tcp 192.0.2.1:443", 0, 0})
@@ -422,7 +443,7 @@ func TestTheModelIsTheScript(t *testing.T) {
 		var m model
 		c.FlushAll(t.Context())
 		now, run := int64(1_000_000), "a"
-		calls, seen := map[string]uint64{}, map[string]int64{}
+		calls, seen, told := map[string]uint64{}, map[string]int64{}, map[string]answer{}
 		for step := range 150 {
 			switch random.IntN(60) {
 			case 0:
@@ -449,6 +470,9 @@ func TestTheModelIsTheScript(t *testing.T) {
 				id: id, call: calls[id], seen: seen[id], ttl: ttl, hold: hold, pool: 100,
 				leaves: random.IntN(20) == 0, now: fmt.Sprint(now), run: run,
 			}
+			if told := told[id]; random.IntN(10) == 0 {
+				r.born, r.clock = told.born, told.clock+time.Duration(random.IntN(60))*time.Second
+			}
 			for i := range random.IntN(3) {
 				wants := random.IntN(120)
 				r.claims = append(r.claims, claim{fmt.Sprint("tcp 192.0.2.", i), wants, random.IntN(wants + 1)})
@@ -457,7 +481,7 @@ func TestTheModelIsTheScript(t *testing.T) {
 				r.call -= min(r.call, 2)
 			}
 			if said, ok := same(t, &m, c, r); ok {
-				seen[id] = said.version
+				seen[id], told[id] = said.version, said
 			}
 			if t.Failed() {
 				t.Fatalf("in step %d of history %d", step, seed)

@@ -5,15 +5,17 @@
 -- KEYS[1]  a hash, all that is known of one NAT. It is one key so that it is there as a whole
 --          or not at all: an account that had been lost alone would look like a new one.
 -- ARGV     id, number of the call, newest version that the instance has seen,
---          ttl, hold (ms), pool (ports), '1' if the instance leaves, now and run ('': ask),
+--          ttl, hold (ms), pool (ports), '1' if the instance leaves, which state it was told
+--          of and how far its clock must be by now, now and run ('': ask),
 --          then for each account: name, wants, has
--- returns  version, instances living, instances counted, ms of learning left,
+-- returns  version, instances living, instances counted, ms of learning left, which state,
+--          its clock,
 --          then for each account: grant, ports in quarantine
 local key, id = KEYS[1], ARGV[1]
 local call, seen = tonumber(ARGV[2]), tonumber(ARGV[3])
 local ttl, hold, pool = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local leaves = ARGV[7] == '1'
-local first, week = 10, 7 * 24 * 3600 * 1000
+local first, week = 12, 7 * 24 * 3600 * 1000
 
 local function read(field)
   local value = redis.call('HGET', key, field)
@@ -27,13 +29,13 @@ end
 -- What names this run of this server: another one may have lost something, or is a replica
 -- that never had it. '': it does not say.
 local function server()
-  if ARGV[9] ~= '' then return ARGV[9] end
+  if ARGV[11] ~= '' then return ARGV[11] end
   local info = redis.pcall('INFO', 'server')
   return type(info) == 'string' and string.match(info, 'run_id:(%w+)') or ''
 end
 
 local function time()
-  if ARGV[8] ~= '' then return tonumber(ARGV[8]) end
+  if ARGV[10] ~= '' then return tonumber(ARGV[10]) end
   local t = redis.call('TIME')
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
@@ -41,11 +43,20 @@ end
 local now, run = time(), server()
 local fleet = read('fleet')
 local lost = not fleet or fleet.version < seen or fleet.run ~= run
-fleet = fleet or {last = now, clock = 0, version = 0}
+fleet = fleet or {born = now, last = now, clock = 0, version = 0}
 
 -- Nothing is reckoned in the server's time but in this clock, which never goes back, and
 -- never by more than one ttl from call to call however far the server's time has jumped.
-fleet.clock = fleet.clock + math.max(0, math.min(now - fleet.last, ttl))
+-- Where nobody has called for longer, the instance says how far the clock must be, by its own.
+-- One that was not there before cannot: then the clock stays behind, and what was written by
+-- it must not end early because somebody else remembers. They are told of another state.
+local passed = now - fleet.last
+fleet.clock = fleet.clock + math.max(0, math.min(passed, ttl))
+if tonumber(ARGV[8]) == fleet.born then
+  fleet.clock = math.max(fleet.clock, tonumber(ARGV[9]))
+elseif passed < 0 or passed > ttl then
+  fleet.born = now
+end
 fleet.last, fleet.run = now, run
 local clock = fleet.clock
 
@@ -165,7 +176,7 @@ local function sweep()
   end
 end
 
-local answer = {fleet.version, living, counted, learning}
+local answer = {fleet.version, living, counted, learning, fleet.born, clock}
 for i = first, #ARGV, 3 do
   local grant, quarantined = share('a:' .. ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]))
   answer[#answer + 1] = grant
