@@ -155,35 +155,31 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 	}
 }
 
+// takeLocked asks the Budget, if there is one, for the flow's first account: the others are
+// not those of its destination.
+func (l *Ledger) takeLocked(c candidate, room *room) (g budget.Grant, ok bool) {
+	if l.Budget == nil || len(c.owes) == 0 {
+		return nil, true
+	}
+	g, ok = l.Budget.Take(c.owes[0])
+	if a := room.accounts[0]; a != nil {
+		a.tight = !ok
+	}
+	return g, ok || l.Shadow
+}
+
 // openFlowLocked books a flow on every account of c, which has room, or on none
 // if the Budget refuses.
 func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *room) *flow {
-	var grants []budget.Grant
-	if l.Budget != nil {
-		for i, k := range c.owes {
-			if k.Scope() == netpath.Sockets {
-				continue // sockets are no ports: who shares the ports does not share them
-			}
-			g, ok := l.Budget.Take(k)
-			if a := room.accounts[i]; a != nil {
-				a.tight = !ok
-			}
-			if !ok && !l.Shadow {
-				for _, g := range grants {
-					g.Release()
-				}
-				return nil
-			}
-			if ok {
-				grants = append(grants, g)
-			}
-		}
+	grant, ok := l.takeLocked(c, room)
+	if !ok {
+		return nil
 	}
 	f := l.spareFlow
 	if l.spareFlow = nil; f == nil {
 		f = new(flow)
 	}
-	*f = flow{owes: len(c.owes), grants: grants, host: r.address, remote: c.dst}
+	*f = flow{owes: len(c.owes), grant: grant, host: r.address, remote: c.dst}
 	if l.began.IsZero() {
 		l.began = now
 	}

@@ -324,7 +324,7 @@ func TestOfWhatABudgetWantsBackTheClosedFlowsCountFirst(t *testing.T) {
 	})
 }
 
-func TestABudgetIsAskedForPortsAndNotForSockets(t *testing.T) {
+func TestABudgetIsAskedForADestinationAndNotForAllSockets(t *testing.T) {
 	onPath(t, netpath.AzureFunctions(), func(t *testing.T, lab *lab) {
 		lab.serve(first, second)
 		lab.ledger.Budget = budget.PerKey(1)

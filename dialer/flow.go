@@ -26,9 +26,9 @@ const (
 // A flow is one port, from the permission to the end of its hold. Its fields
 // are guarded by Ledger.mu.
 type flow struct {
-	at     [maxKeys]debt
-	owes   int
-	grants []budget.Grant // nil without a Budget
+	at    [maxKeys]debt
+	owes  int
+	grant budget.Grant // nil without a Budget
 
 	stage     stage
 	trial     bool // the one dial to an address that fails

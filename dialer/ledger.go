@@ -33,8 +33,8 @@ type Ledger struct {
 	Path netpath.Profile
 
 	// Budget, if not nil, must allow each flow too, besides the limits of Path:
-	// one that is shared with other processes, for instance. It is asked for each port
-	// that the flow takes up, in each account.
+	// one that is shared with other processes, for instance. It is asked for the flow's
+	// account of its destination, not for those of all ports and sockets together.
 	Budget budget.Budget
 
 	// MaxWait is how long a dial waits for a port, if its context does not end

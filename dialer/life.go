@@ -31,7 +31,7 @@ func (l *Ledger) connected(f *flow, c *keepalive.Conn, k *keeper) {
 		d.account.dialing--
 		d.account.opened++
 	}
-	if len(f.grants) > 0 {
+	if f.grant != nil {
 		if l.revocable++; l.revocable == 1 {
 			l.deaf = make(chan struct{})
 			go l.listen(l.deaf)
@@ -130,7 +130,7 @@ func (l *Ledger) coolLocked(now time.Time, f *flow, e keepalive.Ending) {
 	}
 	f.at[0].account.live.remove(f)
 	f.keeper = nil // nobody uses it any more
-	if f.stage == open && len(f.grants) > 0 {
+	if f.stage == open && f.grant != nil {
 		if l.revocable--; l.revocable == 0 {
 			close(l.deaf)
 		}
@@ -166,10 +166,10 @@ func (l *Ledger) coolLocked(now time.Time, f *flow, e keepalive.Ending) {
 	l.armLocked(now)
 }
 
-// closeLocked ends a flow: its ports and its grants are given back.
+// closeLocked ends a flow: its ports and its grant are given back.
 func (l *Ledger) closeLocked(now time.Time, f *flow) {
-	for _, g := range f.grants {
-		g.Release()
+	if f.grant != nil {
+		f.grant.Release()
 	}
 	l.payLocked(now, f, f.debts())
 	f.owes = 0

@@ -171,7 +171,7 @@ func (l *Ledger) firstOfLocked(o owner) (first *waiter) {
 func (l *Ledger) fullestLocked(w *waiter) *account {
 	var worst *account
 	for _, c := range w.claims {
-		if worst == nil || c.account.left() < worst.left() {
+		if worst == nil || !worst.tight && (c.account.tight || c.account.left() < worst.left()) {
 			worst = c.account
 		}
 	}

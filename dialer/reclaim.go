@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -146,7 +145,7 @@ func (l *Ledger) eachFlowLocked(a *account, f func(*flow, *share)) {
 // revokedLocked returns the parked flows whose grant the Budget wants back. It is asked
 // about the closed ones first that come back sooner than any that is ended now; then about
 // those that are idle for longest; and about those in use when they are parked.
-func (l *Ledger) revokedLocked(now time.Time) []victim {
+func (l *Ledger) revokedLocked(now time.Time) (victims []victim) {
 	if l.Budget == nil {
 		return nil
 	}
@@ -155,27 +154,53 @@ func (l *Ledger) revokedLocked(now time.Time) []victim {
 			f.revoked()
 		}
 	}
+	for _, a := range l.accounts {
+		if first := a.idlest(now); first != nil && first.revoked() {
+			victims = a.revokedIdle(now, victims)
+		}
+	}
+	return victims
+}
+
+// idlest returns the parked flow of a that is idle for longest.
+func (a *account) idlest(now time.Time) (idlest *flow) {
+	var since time.Time
+	for f := a.live.head; f != nil; f = f.next {
+		if _, at, ok := f.parked(now); ok && (idlest == nil || at.Before(since)) {
+			idlest, since = f, at
+		}
+	}
+	return idlest
+}
+
+// revokedIdle adds to victims the parked flows of a that the Budget wants back: those that
+// are idle for longest, until it wants no more.
+func (a *account) revokedIdle(now time.Time, victims []victim) []victim {
 	var idle []victim
 	since := make(map[*flow]time.Time)
-	for _, a := range l.accounts {
-		for f := a.live.head; f != nil; f = f.next {
-			if c, at, ok := f.parked(now); ok {
-				idle = append(idle, victim{f, c, nil})
-				since[f] = at
-			}
+	for f := a.live.head; f != nil; f = f.next {
+		if c, at, ok := f.parked(now); ok {
+			idle = append(idle, victim{f, c, nil})
+			since[f] = at
 		}
 	}
 	slices.SortFunc(idle, func(a, b victim) int { return since[a.flow].Compare(since[b.flow]) })
-	return slices.DeleteFunc(idle, func(v victim) bool { return !v.flow.revoked() })
+	for _, v := range idle {
+		if !v.flow.revoked() {
+			break
+		}
+		victims = append(victims, v)
+	}
+	return victims
 }
 
 // revoked reports whether the Budget wants f back.
-func (f *flow) revoked() bool { return slices.ContainsFunc(f.grants, budget.Grant.Revoked) }
+func (f *flow) revoked() bool { return f.grant != nil && f.grant.Revoked() }
 
 // parked returns the connection of f and since when it is parked, if it is, and is not about
 // to be ended. One that is new is about to be lent for the first time.
 func (f *flow) parked(now time.Time) (c *keepalive.Conn, since time.Time, ok bool) {
-	if f.stage != open || len(f.grants) == 0 || f.reclaimed {
+	if f.stage != open || f.grant == nil || f.reclaimed {
 		return nil, time.Time{}, false
 	}
 	if c = f.conn.Value(); c != nil {

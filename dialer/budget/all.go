@@ -62,4 +62,10 @@ func (gs grants) Release() {
 	}
 }
 
-func (gs grants) Revoked() bool { return slices.ContainsFunc(gs, Grant.Revoked) }
+// Each is asked: what one of them wants back, and gets, another need not ask others for.
+func (gs grants) Revoked() (revoked bool) {
+	for _, g := range gs {
+		revoked = g.Revoked() || revoked
+	}
+	return revoked
+}

@@ -144,8 +144,8 @@ func (s *Shared) roomLocked(sh *share) bool {
 func (s *Shared) lookAtOthers() {
 	s.mu.Lock()
 	p, broken := s.place, s.broken
-	if s.crowded != "" { // there may be room by now
-		s.crowded, s.settled = "", s.since+ms(settling)
+	if s.since >= s.retry+ms(disuse) {
+		s.roomyLocked() // or nobody has asked since
 	}
 	members := s.membersLocked()
 	closed := s.closed

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -45,12 +46,24 @@ func openPlace(dir string, n int) (*place, error) {
 	}
 	defer unix.Close(d) // and with it its lock
 	f := &hostFile{dir: d, fd: -1, path: filepath.Join(dir, fileName)}
-	p, err := f.open(n)
+	p, err := f.openGuarded(n)
 	if err != nil {
 		f.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// openGuarded is open, and an error where the file is cut short meanwhile.
+func (f *hostFile) openGuarded(n int) (p *place, err error) {
+	defer func(before bool) {
+		debug.SetPanicOnFault(before)
+		if r := recover(); r != nil {
+			mustBeFault(r)
+			p, err = nil, fmt.Errorf("budget: %s was cut short while it was opened", f.path)
+		}
+	}(debug.SetPanicOnFault(true))
+	return f.open(n)
 }
 
 // openDir opens the directory, and takes its lock: who opens the file is alone.

@@ -41,6 +41,7 @@ type Shared struct {
 	place    *place // nil: closed, or broken
 	broken   string // why the table cannot be used, or ""
 	crowded  string // why some accounts are not in it, or ""
+	retry    uint64 // when to try again whether there is room for them
 	shut     uint64 // since when nobody can be entered; zero: that is not so
 	settled  uint64 // from when on the table says all
 	since    uint64 // when now was last asked
@@ -143,8 +144,8 @@ func (s *Shared) takeLocked(sh *share) bool {
 	if !s.mayLocked(sh) || !s.grabLocked(sh) {
 		return false
 	}
-	sh.held++
 	s.tellLocked(sh)
+	sh.held++
 	return true
 }
 
@@ -176,7 +177,7 @@ func (s *Shared) enterLocked(sh *share) bool {
 		return false
 	}
 	at, _ := s.place.find(sh.tag)
-	if at < 0 && s.crowded == "" {
+	if at < 0 && (s.crowded == "" || s.since >= s.retry) {
 		at = s.makeLocked(sh.tag)
 	}
 	if at < 0 {
@@ -207,11 +208,23 @@ func (s *Shared) makeLocked(tag uint64) int {
 	}
 	s.shut = 0
 	if full {
+		before := s.crowded
 		s.crowded = fmt.Sprintf("%d accounts are in use, and there is no room for more", s.place.accounts)
-		s.callLocked()
+		if s.retry = s.since + ms(reminder); before == "" {
+			s.callLocked()
+		}
 		return -1
 	}
+	s.roomyLocked()
 	return at
+}
+
+// roomyLocked says that there is room for all accounts, again.
+func (s *Shared) roomyLocked() {
+	if s.crowded != "" {
+		s.crowded, s.settled = "", s.since+ms(settling)
+		s.callLocked()
+	}
 }
 
 // enteringLocked reports whether another process changes the directory, which takes
@@ -234,7 +247,7 @@ func (s *Shared) mayLocked(sh *share) bool {
 	for i := range min(int(p.head.top.Load()), maxMembers) {
 		h := int(c.rows[i].Load())
 		sum += h
-		if h > 0 && i != me {
+		if i != me && (h > 0 || c.isHungry(i)) {
 			sharing++
 		}
 	}
@@ -278,7 +291,7 @@ func (s *Shared) partLocked(sh *share) int {
 		}
 		h := int(c.rows[i].Load())
 		switch {
-		case c.hungry[i/64].Load()&(1<<(i%64)) != 0 && p.members[i].seen.Load()+ms(absence) > s.since:
+		case c.isHungry(i) && p.members[i].seen.Load()+ms(absence) > s.since:
 			hungry++
 		case h > 0:
 			content = append(content, h)
@@ -484,14 +497,18 @@ func (s *Shared) departLocked() {
 // short. before is what debug.SetPanicOnFault was.
 func (s *Shared) surviveLocked(before bool) {
 	debug.SetPanicOnFault(before)
-	switch r := recover().(type) {
-	case nil:
-	case interface {
+	if r := recover(); r != nil {
+		mustBeFault(r)
+		s.brokenLocked("the file was cut short while it was used")
+	}
+}
+
+// mustBeFault panics on with whatever is not the fault of memory without a file behind it.
+func mustBeFault(r any) {
+	if _, ok := r.(interface {
 		runtime.Error
 		Addr() uintptr
-	}:
-		s.brokenLocked("the file was cut short while it was used")
-	default:
+	}); !ok {
 		panic(r)
 	}
 }

@@ -345,6 +345,7 @@ func TestWithoutRoomForAnAccountItHasAnEqualPartAndSaysSo(t *testing.T) {
 			g.Release()
 		}
 		time.Sleep(2 * time.Second)
+		s.Take(manyKeys(m.Accounts()))
 		if r := s.Reports(netpath.Key{})[0]; r.Degraded != "" {
 			t.Errorf("there is room again, and it says %q", r.Degraded)
 		}

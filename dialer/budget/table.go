@@ -254,6 +254,8 @@ func (c *cell) still(tag uint64) bool {
 	return c.tag.Load() == tag || c.tag.CompareAndSwap(tag|dying, tag)
 }
 
+func (c *cell) isHungry(member int) bool { return c.hungry[member/64].Load()&(1<<(member%64)) != 0 }
+
 func (c *cell) setHungry(member int, on bool) {
 	bit := uint64(1) << (member % 64)
 	if w := &c.hungry[member/64]; on {
@@ -282,7 +284,13 @@ func (t *table) enter(tag, mine, now uint64) (at int, full, ok bool) {
 	if vacant < 0 {
 		return 0, true, false
 	}
-	t.tags[vacant].Store(tag)
+	c := t.cell(vacant)
+	c.kept.Store(0)
+	for i := range c.rows {
+		c.rows[i].Store(0)
+		c.setHungry(i, false)
+	}
+	c.tag.Store(tag)
 	return vacant, false, true
 }
 

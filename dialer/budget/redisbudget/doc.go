@@ -56,7 +56,7 @@
 // Instances with leases make 3/TTL calls a second each, and as many more for each further 32
 // accounts; one whose Takes are refused asks after a tenth of a second at first, then after
 // two, four, and so on. Each account in a call costs in proportion to the instances that share
-// it: where 200 share 20 accounts, a TTL below 10 s is too much for one Redis.
+// it: 200 that share 20 accounts, with a TTL of 10 s, take a fifth of a Redis.
 // All of one NAT is one key, so that it is there as a whole or not at all; it is deleted after
 // a week without calls. Users need EVAL, EVALSHA, HGET, HSET, HDEL, HSCAN, PEXPIRE and TIME,
 // and should have INFO: without it a replica that was promoted is not noticed.
