@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/natwise/natwise/dialer/budget"
@@ -155,14 +156,15 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 	}
 }
 
-// takeLocked asks the Budget, if there is one, for the flow's first account: the others are
-// not those of its destination.
+// takeLocked asks the Budget, if there is one, for the account of the flow's destination: of
+// all who go there where the path counts it, else of this source.
 func (l *Ledger) takeLocked(c candidate, room *room) (g budget.Grant, ok bool) {
 	if l.Budget == nil || len(c.owes) == 0 {
 		return nil, true
 	}
-	g, ok = l.Budget.Take(c.owes[0])
-	if a := room.accounts[0]; a != nil {
+	at := max(0, slices.IndexFunc(c.owes, func(k netpath.Key) bool { return k.Scope() == netpath.Destination }))
+	g, ok = l.Budget.Take(c.owes[at])
+	if a := room.accounts[at]; a != nil {
 		a.tight = !ok
 	}
 	return g, ok || l.Shadow

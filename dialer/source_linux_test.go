@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/natwise/natwise/dialer"
+	"github.com/natwise/natwise/dialer/budget"
 	"github.com/natwise/natwise/internal/natlab"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -344,5 +345,39 @@ func TestAMachineWithoutIPv6LacksNoPorts(t *testing.T) {
 	d := &dialer.Dialer{Ledger: new(dialer.Ledger)}
 	if _, err := d.DialContext(t.Context(), "tcp", "[::1]:443"); dialer.VerdictOf(err) != dialer.Unreachable {
 		t.Errorf("got %v", err)
+	}
+}
+
+// keys is a budget that remembers about what it was asked.
+type keys struct{ asked []netpath.Key }
+
+func (b *keys) Take(k netpath.Key) (budget.Grant, bool) {
+	b.asked = append(b.asked, k)
+	return budget.PerKey(1).Take(k)
+}
+
+func (b *keys) Notify(chan<- struct{}) {}
+
+func TestABudgetIsAskedForTheDestinationOfAllSources(t *testing.T) {
+	path := netpath.Unknown()
+	path.Exempt = netpath.NoExempt()
+	path.Limits = []netpath.Limit{{Scope: netpath.SourceDestination, N: 64}, {Scope: netpath.Destination, N: 128}}
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	b := new(keys)
+	d := &dialer.Dialer{
+		Ledger:  &dialer.Ledger{Path: path, Budget: b},
+		Sources: []dialer.Source{{Addr: netip.MustParseAddr("127.0.0.2")}},
+	}
+	c, err := d.DialContext(t.Context(), "tcp", server.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if len(b.asked) != 1 || b.asked[0].Scope() != netpath.Destination {
+		t.Errorf("it was asked about %v", b.asked)
 	}
 }

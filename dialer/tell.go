@@ -3,6 +3,7 @@ package dialer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 	"weak"
 
@@ -75,9 +76,14 @@ func (l *Ledger) shared(key netpath.Key) []budget.Report {
 
 // engines are those that the Budget is shared by, as telemetry has them.
 func (l *Ledger) engines() (engines []telemetry.Engine) {
+	named := map[string]int{}
 	for _, r := range l.shared(netpath.Key{}) {
+		name := r.Engine
+		if named[name]++; named[name] > 1 { // of another gateway
+			name = fmt.Sprintf("%s %d", name, named[name])
+		}
 		engines = append(engines, telemetry.Engine{
-			Name: r.Engine, Sharers: r.Sharers, Floor: r.Floor, Leased: r.Leased, Quarantined: r.Quarantined,
+			Name: name, Sharers: r.Sharers, Floor: r.Floor, Leased: r.Leased, Quarantined: r.Quarantined,
 			Age: r.Age, Degraded: r.Degraded, Renewals: r.Renewals, Failures: r.Failures,
 		})
 	}

@@ -43,8 +43,8 @@ type Grant interface {
 	Release()
 
 	// Revoked reports whether the budget wants the grant back as soon as that
-	// is possible without breaking anything. A budget that wants some, no matter
-	// which, says so of those about which it is asked first, and stays with it:
-	// ask first about what is missed least.
+	// is possible without breaking anything. It does not matter which ones: a
+	// budget that wants some says so of those about which it is asked first, and
+	// stays with it. Ask first about what is missed least.
 	Revoked() bool
 }

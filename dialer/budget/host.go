@@ -26,7 +26,7 @@ import (
 //
 // The file belongs to one user and nobody else may read it. Processes may name different
 // limits, as during a deployment: each keeps to its own, up to the room that the file was
-// made with, which is 256 or a quarter more than the first limit. Up to 128 processes may share.
+// made with, which is 256, or twice the first limit up to 2,048 more. Up to 128 processes may share.
 //
 // Host returns an error that says what is wrong with dir or the file. It wraps
 // errors.ErrUnsupported where the system has no locks that end with the process: anywhere but

@@ -45,6 +45,9 @@ func (s *Shared) look() {
 	defer s.surviveLocked(debug.SetPanicOnFault(true))
 	if s.broken == "" {
 		s.place.members[s.place.member].seen.Store(now)
+		if s.place.head.lock.Load() == 0 {
+			s.shut = 0
+		}
 	}
 	call := false
 	for key, sh := range s.accounts {

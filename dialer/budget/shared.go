@@ -183,6 +183,7 @@ func (s *Shared) enterLocked(sh *share) bool {
 	if at < 0 {
 		return false
 	}
+	s.shut = 0
 	c := s.place.cell(at)
 	sh.cell = &c
 	sh.from = int((sh.tag + uint64(s.place.member)*37) % uint64(max(1, s.n)))

@@ -485,6 +485,49 @@ func TestAProcessThatIsStoppedInTheDirectoryIsNotInTheWayForLong(t *testing.T) {
 	})
 }
 
+func TestTwoProcessesThatMeetInTheDirectoryRaiseNoAlarm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		a, b := start(m, 8), start(m, 8)
+		defer a.Close()
+		defer b.Close()
+		resume := m.StopInDirectory(a.Shared)
+		if _, ok := b.Take(budgettest.Key(1)); ok {
+			t.Fatal("a grant, while the directory changes")
+		}
+		resume()
+		if got := a.fill(); got != 8 {
+			t.Fatalf("%d of 8", got)
+		}
+		b.fill() // the account is there by now
+		time.Sleep(time.Hour)
+		if r := b.Reports(netpath.Key{})[0]; r.Degraded != "" {
+			t.Errorf("an hour later: %s", r.Degraded)
+		}
+		resume = m.StopInDirectory(a.Shared)
+		if _, ok := b.Take(budgettest.Key(2)); ok {
+			t.Error("the next time it does not wait")
+		}
+		resume()
+	})
+}
+
+func TestADamagedHeaderLosesNoQuarantine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := budget.NewMachine(8)
+		a, b := start(m, 8), start(m, 8)
+		defer b.Close()
+		a.fill()
+		clear(m.Memory()[48:budget.Header]) // all that changes in it
+		m.Kill(a.Shared)
+		b.fill()
+		time.Sleep(hold - time.Second)
+		if got := b.fill(); got > 0 {
+			t.Errorf("%d ports of the dead", got)
+		}
+	})
+}
+
 func TestALateBurialOfItsPredecessorDoesNotMakeAProcessStarve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)

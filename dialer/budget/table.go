@@ -30,7 +30,7 @@ type table struct {
 
 const (
 	magic  = 0x6573_6977_7461_6e00 // "\x00natwise"
-	layout = 1
+	layout = 2
 
 	headSize   = 4096
 	maxMembers = 128
@@ -44,7 +44,7 @@ type head struct {
 	born atomic.Uint64 // when the table was made, in ms
 	top  atomic.Uint64 // members from here on have never been
 	lock atomic.Uint64 // the word of the member that changes the directory, or 0
-	most atomic.Uint64 // the longest hold of any member, in ms
+	most atomic.Uint64 // the longest hold that any member has said, in ms
 }
 
 // A member is one process, or a line that one has left. Each has a cache line of its own.
@@ -95,7 +95,7 @@ const maxLimit = 1 << 16
 // times that for the largest. There is room for a limit that grows with the next release of
 // the program.
 func shape(n int) (accounts, slots int) {
-	slots = max(256, n+n/4)
+	slots = max(256, min(2*n, n+2048))
 	return max(64, 4<<20/stride(slots)), slots
 }
 
@@ -329,15 +329,15 @@ func (t *table) forget(i int, now uint64) bool {
 // mostHold is the longest hold of any member.
 func (t *table) mostHold() uint64 {
 	const damaged = 30 * 24 * time.Hour // whatever the file says
-	return min(t.head.most.Load(), ms(damaged))
+	return min(max(t.head.most.Load(), ms(unknownHold)), ms(damaged))
 }
 
 // setHold is what p says of its path.
 func (p *place) setHold(hold uint64) {
-	p.members[p.member].hold.Store(hold)
 	for most := p.head.most.Load(); most < hold && !p.head.most.CompareAndSwap(most, hold); {
 		most = p.head.most.Load()
 	}
+	p.members[p.member].hold.Store(hold)
 }
 
 // bury keeps what the process left that had member's line at that turn, and clears the

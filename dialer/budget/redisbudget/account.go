@@ -19,7 +19,7 @@ type account struct {
 
 	leased   int      // beyond the floor, until the deadline
 	deadline deadline // of the lease, or of the hope for one
-	lost     bool     // the deadline has passed, and Redis does not answer: Config.Fail says what now
+	lost     bool     // the deadline has passed, and Redis does not answer
 	answered time.Time
 
 	// What is asked for next.
@@ -78,7 +78,7 @@ func (a *account) roomLocked() bool {
 
 // sureLocked is how many grants take no lease.
 func (a *account) sureLocked() int {
-	if a.lost {
+	if a.budget.lost {
 		switch a.budget.cfg.Fail {
 		case FailOpen:
 			return a.budget.cfg.Ports

@@ -42,6 +42,7 @@ type Budget struct {
 	living, counted    int           // instances, by the last answer
 	learning           time.Time     // until then nobody gets more than it has
 	failing            string        // why the last call failed; "": it did not
+	lost               bool          // a lease has run out since, of any account
 	resume             time.Time     // nothing is asked before, after a call that failed
 	hope               deadline      // for an answer, where there is no lease
 	renewals, failures uint64
@@ -57,7 +58,7 @@ func New(cfg Config) (*Budget, error) {
 	}
 	return &Budget{
 		cfg:   cfg,
-		pool:  cfg.pool(),
+		pool:  cfg.pool(2 * cfg.Instances),
 		id:    rand.Text(),
 		soon:  make(chan struct{}, 1),
 		floor: cfg.floor(2 * cfg.Instances),
@@ -108,7 +109,7 @@ func (b *Budget) Reports(key netpath.Key) []budget.Report {
 		Sharers:   max(1, b.living),
 		Limit:     b.cfg.Ports,
 		Degraded:  b.degradedLocked(now),
-		Remembers: !now.Before(b.learning),
+		Remembers: b.renewals > 0 && !now.Before(b.learning),
 		Renewals:  b.renewals,
 		Failures:  b.failures,
 	}
@@ -132,7 +133,7 @@ func (b *Budget) degradedLocked(now time.Time) string {
 	switch {
 	case b.closed:
 		return "closed"
-	case b.lostLocked():
+	case b.lost:
 		return b.failing
 	case now.Before(b.learning):
 		return "learning: the shared state is new or was lost, nobody gets more than it has"
@@ -140,16 +141,6 @@ func (b *Budget) degradedLocked(now time.Time) string {
 		return fmt.Sprintf("%d instances share, half of %d were planned for", b.counted, 2*b.cfg.Instances)
 	}
 	return ""
-}
-
-// lostLocked reports whether a lease ran out because Redis does not answer.
-func (b *Budget) lostLocked() bool {
-	for a := range b.hot {
-		if a.lost {
-			return true
-		}
-	}
-	return false
 }
 
 // quarantineLocked is how long the ports of an expired lease stay out of use.

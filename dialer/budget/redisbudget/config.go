@@ -13,8 +13,9 @@ import (
 // for the Client. New copies it.
 type Config struct {
 	// Client reaches Redis, 5.0 or later, or Valkey: a *redis.Client, also one that follows
-	// Sentinels, a *redis.ClusterClient or a *redis.Ring. AUTH and TLS are its matter, and
-	// so is its end: Close leaves it open. Give it ContextTimeoutEnabled, or its ReadTimeout
+	// Sentinels, or a *redis.ClusterClient. A *redis.Ring is refused: its clients go to
+	// another server as soon as one of them cannot reach the first. AUTH and TLS are the
+	// client's matter, and so is its end: Close leaves it open. Give it ContextTimeoutEnabled, or its ReadTimeout
 	// bounds a call instead of the TTL.
 	Client redis.Scripter
 
@@ -99,6 +100,8 @@ func (c Config) check() error {
 	switch {
 	case c.Client == nil:
 		return errors.New("redisbudget: Client is nil")
+	case isRing(c.Client):
+		return errors.New("redisbudget: Client is a *redis.Ring, want one whose instances all go to the same server")
 	case c.Ports < 1:
 		return fmt.Errorf("redisbudget: Ports is %d, want 1 or more", c.Ports)
 	case c.Instances < 1:
@@ -119,16 +122,21 @@ func (c Config) check() error {
 	return nil
 }
 
+func isRing(c redis.Scripter) bool {
+	_, ring := c.(*redis.Ring)
+	return ring
+}
+
 // floor is each one's part where n share what is not leased.
 func (c Config) floor(n int) int {
 	const rounding = 1e-9 // 0.1 of 1000 is 100, also where 1-0.9 is a little less than 0.1
 	return int(math.Floor(float64(c.Ports)*(1-c.Surplus)+rounding)) / n
 }
 
-// pool is what can be leased, of all instances together.
-func (c Config) pool() int {
+// pool is what can be leased, of n instances together: all that is no floor.
+func (c Config) pool(n int) int {
 	if c.Surplus == 0 {
 		return 0
 	}
-	return c.Ports - 2*c.Instances*c.floor(2*c.Instances)
+	return c.Ports - n*c.floor(n)
 }

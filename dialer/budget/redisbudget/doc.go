@@ -58,6 +58,7 @@
 // two, four, and so on. Each account in a call costs in proportion to the instances that share
 // it: 200 that share 20 accounts, with a TTL of 10 s, take a fifth of a Redis.
 // All of one NAT is one key, so that it is there as a whole or not at all; it is deleted after
-// a week without calls. Users need EVAL, EVALSHA, HGET, HSET, HDEL, HSCAN, PEXPIRE and TIME,
+// a week without calls. Give it a
+// Redis, or a database, that evicts nothing: after an eviction nobody gets more for TTL, Hold and Drain. Users need EVAL, EVALSHA, HGET, HSET, HDEL, HSCAN, PEXPIRE and TIME,
 // and should have INFO: without it a replica that was promoted is not noticed.
 package redisbudget

@@ -55,7 +55,7 @@ func (m *model) share(r request) (answer, error) {
 		return answer{}, errStale // and nothing has changed
 	}
 	f.clock += max(0, min(now-f.last, ttl))
-	if r.born == f.born {
+	if r.born == f.born && f.clock < f.learn {
 		f.clock = max(f.clock, r.clock.Milliseconds())
 	} else if now < f.last || now > f.last+ttl {
 		f.born = now

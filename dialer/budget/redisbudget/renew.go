@@ -77,7 +77,7 @@ func (b *Budget) plan(now time.Time) (round []asking, wait time.Duration, ok boo
 	b.expireLocked(now)
 	if len(b.hot) == 0 {
 		b.stop()
-		b.stop, b.done = nil, nil
+		b.stop, b.done, b.lost = nil, nil, false
 		return nil, 0, false
 	}
 	due, wait := b.dueLocked(now)
@@ -97,6 +97,7 @@ func (b *Budget) expireLocked(now time.Time) {
 		lost := b.failing != ""
 		changed = changed || a.leased > 0 || a.lost != lost
 		a.leased, a.lost = 0, lost
+		b.lost = b.lost || lost
 	}
 	if changed {
 		b.tellLocked()
@@ -208,7 +209,7 @@ func (b *Budget) requestLocked(claims []claim) request {
 	since := time.Since(b.heard) // by the monotonic clock: never more than it was
 	return request{
 		id: b.id, call: b.calls, seen: b.version,
-		ttl: b.cfg.TTL, hold: b.quarantineLocked(), pool: b.pool,
+		ttl: b.cfg.TTL, hold: b.quarantineLocked(), pool: b.cfg.pool(max(2*b.cfg.Instances, b.counted)),
 		born: b.born, clock: b.clock + since,
 		claims: claims,
 	}
@@ -231,7 +232,7 @@ func (b *Budget) acceptLocked(round []asking, said answer, sent time.Time) {
 	now := time.Now()
 	changed := b.failing != "" || b.counted != said.counted || now.Before(b.learning) != (said.learning > 0)
 	b.renewals++
-	b.failing, b.resume = "", time.Time{}
+	b.failing, b.lost, b.resume = "", false, time.Time{}
 	b.version, b.living, b.counted = said.version, said.living, said.counted
 	b.born, b.clock, b.heard = said.born, said.clock, now
 	b.learning = now.Add(said.learning)
@@ -244,6 +245,7 @@ func (b *Budget) acceptLocked(round []asking, said answer, sent time.Time) {
 		changed = changed || r.refused || a.lost || a.leased != said.parts[i].grant
 		a.deadline, a.answered, a.lost = b.hope, now, false
 		a.acceptLocked(r, said.parts[i], sent, each)
+		changed = changed || a.recallLocked() > 0 // those that were in use may be idle by now
 	}
 	if changed {
 		b.tellLocked()

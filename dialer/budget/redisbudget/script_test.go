@@ -268,25 +268,26 @@ func TestAClockThatJumpsExpiresNothingBeforeItsTime(t *testing.T) {
 	}
 }
 
-func TestAnInstanceVouchesForTheTimeInWhichNobodyCalled(t *testing.T) {
-	s := learned(t, 100)
-	s.one("crashes", 40, 0)
+func TestAnInstanceVouchesForTheTimeInWhichNobodyCalledWhileAllIsLearned(t *testing.T) {
+	s := &script{t: t, client: client(t, servers.Redis(t)), run: "a", pool: 100, calls: map[string]uint64{}, seen: map[string]int64{}}
 	told := s.ask("a", claim{"tcp 192.0.2.1:443", 100, 0})
+	s.now += time.Hour
+	r := s.request("a", claim{"tcp 192.0.2.1:443", 100, 0})
+	r.born, r.clock = told.born, told.clock+time.Hour
+	want(t, "an hour after the first call", s.send(r).parts[0].grant, 100)
+}
+
+// All were cut off for an hour, and whoever comes back first does not take what the others
+// still have.
+func TestNobodyVouchesForTimeInWhichLeasesWereOut(t *testing.T) {
+	s := learned(t, 100)
+	s.one("b", 40, 0)
+	told := s.ask("a", claim{"tcp 192.0.2.1:443", 60, 0})
 	s.now += time.Hour
 	r := s.request("a", claim{"tcp 192.0.2.1:443", 100, 60})
 	r.born, r.clock = told.born, told.clock+time.Hour
-	want(t, "after the crash", s.send(r).parts[0].grant, 100)
-}
-
-// A lease that was given by a clock that is behind must not end when somebody knows better.
-func TestNobodyVouchesForTimeInWhichOthersCalled(t *testing.T) {
-	s := learned(t, 100)
-	told := s.ask("a")
-	s.now += time.Hour
-	want(t, "a newcomer's, who cannot say how long it was", s.one("b", 60, 0), 60)
-	r := s.request("a", claim{"tcp 192.0.2.1:443", 100, 0})
-	r.born, r.clock = told.born, told.clock+time.Hour
-	want(t, "what the newcomer has left", s.send(r).parts[0].grant, 40)
+	want(t, "whoever comes back first", s.send(r).parts[0].grant, 60)
+	want(t, "the next", s.one("b", 40, 40), 40)
 }
 
 func TestALateCallUndoesNothing(t *testing.T) {

@@ -47,12 +47,14 @@ fleet = fleet or {born = now, last = now, clock = 0, version = 0}
 
 -- Nothing is reckoned in the server's time but in this clock, which never goes back, and
 -- never by more than one ttl from call to call however far the server's time has jumped.
--- Where nobody has called for longer, the instance says how far the clock must be, by its own.
--- One that was not there before cannot: then the clock stays behind, and what was written by
--- it must not end early because somebody else remembers. They are told of another state.
+-- Where nobody has called for longer, it stays behind, so that all who were cut off can say
+-- what they still have. But while a fleet that calls now and then learns, the instance says how
+-- far the clock must be, by its own. One that was not there before cannot: what was written by
+-- a clock that stays behind must not end early because somebody else remembers. They are told
+-- of another state.
 local passed = now - fleet.last
 fleet.clock = fleet.clock + math.max(0, math.min(passed, ttl))
-if tonumber(ARGV[8]) == fleet.born then
+if tonumber(ARGV[8]) == fleet.born and fleet.clock < (fleet.learn or 0) then
   fleet.clock = math.max(fleet.clock, tonumber(ARGV[9]))
 elseif passed < 0 or passed > ttl then
   fleet.born = now
