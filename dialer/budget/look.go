@@ -31,7 +31,8 @@ func (s *Shared) look() {
 	s.ticking.Lock()
 	defer s.ticking.Unlock()
 	now := s.now()
-	if now >= s.looked+ms(watchful) {
+	thorough := now >= s.looked+ms(watchful) // or only for those of its own that wait
+	if thorough {
 		s.looked = now
 		s.lookAtOthers()
 	}
@@ -52,11 +53,11 @@ func (s *Shared) look() {
 	call := false
 	for key, sh := range s.accounts {
 		switch {
-		case s.looked != now && !sh.denied: // another's impatience is not its matter
+		case !thorough && !sh.denied:
 		case sh.held == 0 && !sh.denied && sh.asked+ms(disuse) <= now:
 			delete(s.accounts, key)
 		default:
-			call = s.attendLocked(sh) || call
+			call = s.attendLocked(sh, thorough) || call
 		}
 	}
 	if call {
@@ -80,13 +81,13 @@ func (s *Shared) againLocked() {
 
 // attendLocked looks after one account, and reports whether the users of the budget are to
 // be called.
-func (s *Shared) attendLocked(sh *share) (call bool) {
+func (s *Shared) attendLocked(sh *share, thorough bool) (call bool) {
 	sh.leaveStaleCell()
 	if s.broken == "" && sh.cell == nil && sh.held > 0 {
 		s.enterLocked(sh)
 	}
 	if sh.cell != nil {
-		if s.looked == s.since || sh.cell.kept.Load() > 0 {
+		if thorough || sh.cell.kept.Load() > 0 {
 			s.place.sweep(sh.cell, s.since)
 		}
 		for len(sh.mine) < sh.held && s.grabLocked(sh) { // from before the table was lost
@@ -98,14 +99,15 @@ func (s *Shared) attendLocked(sh *share) (call bool) {
 			sh.cell.setHungry(s.place.member, true)
 		}
 	}
-	call = s.recallLocked(sh)
+	before := sh.recall
+	s.recallLocked(sh)
+	call = sh.recall > before || sh.recall > 0 && thorough // those in use then may be idle by now
 	return s.inviteLocked(sh) || call
 }
 
 // recallLocked wants back what is more than this process's part, where others wait, or where
 // the table cannot be used.
-func (s *Shared) recallLocked(sh *share) bool {
-	before := sh.recall
+func (s *Shared) recallLocked(sh *share) {
 	sh.recall = 0
 	switch {
 	case sh.cell == nil:
@@ -113,7 +115,6 @@ func (s *Shared) recallLocked(sh *share) bool {
 	case s.othersHungryLocked(sh.cell):
 		sh.recall = max(0, len(sh.mine)-s.partLocked(sh)-sh.marked)
 	}
-	return sh.recall > before || sh.recall > 0 && s.looked == s.since
 }
 
 // inviteLocked reports whether the users of sh, which was refused, are to be called. If none
@@ -223,7 +224,7 @@ func (s *Shared) move(why string) {
 	p.setHold(ms(s.hold))
 	for _, sh := range s.accounts {
 		if sh.held > 0 {
-			s.attendLocked(sh)
+			s.attendLocked(sh, true)
 		}
 	}
 }
