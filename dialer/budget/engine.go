@@ -53,7 +53,11 @@ type Report struct {
 // String says who shares, and how many ports are whose: "shared by host with 7 others: 20 held
 // of 128, floor 16, 4 leased".
 func (r Report) String() string {
-	s := fmt.Sprintf("shared by %s with %d others: %d held of %d, floor %d", r.Engine, max(0, r.Sharers-1), r.Held, r.Limit, r.Floor)
+	others := "others"
+	if r.Sharers == 2 {
+		others = "other"
+	}
+	s := fmt.Sprintf("shared by %s with %d %s: %d held of %d, floor %d", r.Engine, max(0, r.Sharers-1), others, r.Held, r.Limit, r.Floor)
 	if r.Leased > 0 {
 		s += fmt.Sprintf(", %d leased", r.Leased)
 	}

@@ -35,7 +35,7 @@ type illness struct {
 // remedies say of each engine what to do.
 var remedies = map[string]string{
 	"host":  "See whether the budget's directory is there, this user's and writable, and the disk not full.",
-	"redis": "See whether Redis runs and can be reached from here, and whether more instances share than were planned for. It is asked again and again: nothing has to be restarted.",
+	"redis": "If it learns, wait: that ends by itself. Else see whether Redis runs and can be reached from here, and whether more instances share than were planned for. It is asked again and again: nothing has to be restarted.",
 }
 
 func sharedOf(reports []budget.Report) []shared {
