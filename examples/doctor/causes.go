@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -226,7 +227,7 @@ func (c *chart) neverClosed(u *use) string {
 	}
 	if limit := u.owes.limit; limit > u.owes.taken {
 		if rate := c.rate(u); rate > 0 {
-			text += fmt.Sprintf("; at this rate the path's %s ports are gone in %s", thousands(limit), span(time.Duration(float64(limit-u.owes.taken)/rate*float64(time.Second))))
+			text += fmt.Sprintf("; at this rate the path's %s ports are gone in %s", terminal.Thousands(limit), span(time.Duration(float64(limit-u.owes.taken)/rate*float64(time.Second))))
 		}
 	}
 	return text
@@ -269,10 +270,10 @@ func (c *chart) spent(u *use, reused bool) (s spending, ok bool) {
 func (s spending) String() string {
 	text := fmt.Sprintf("%d closed, open for %s at most on average. Each port stays taken for %s more", s.n, span(s.life), span(s.hold))
 	if s.wants > 0 {
-		text += ", so that at this rate it takes " + thousands(s.wants)
+		text += ", so that at this rate it takes " + terminal.Thousands(s.wants)
 	}
 	if s.wants > 0 && s.limit > 0 {
-		text += " of " + thousands(s.limit)
+		text += " of " + terminal.Thousands(s.limit)
 	}
 	return text
 }
@@ -341,5 +342,5 @@ func (c *chart) crowded(u *use) string {
 	if len(u.wrong) > 0 || a.limit <= 0 || a.taken*5 < a.limit*4 || u != a.uses[0] {
 		return ""
 	}
-	return fmt.Sprintf("%s of %s ports are taken, most of them by it (%s)", thousands(a.taken), thousands(a.limit), thousands(u.taken()))
+	return fmt.Sprintf("%s of %s ports are taken, most of them by it (%s)", terminal.Thousands(a.taken), terminal.Thousands(a.limit), terminal.Thousands(u.taken()))
 }

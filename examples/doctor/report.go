@@ -34,7 +34,7 @@ func (w pathway) facts() (fs []fact) {
 		if n == netpath.None {
 			continue
 		}
-		add(fmt.Sprintf("Limits[%d]", i), float64(n), "carries %s connections, counted by %v", thousands(n), l.Scope)
+		add(fmt.Sprintf("Limits[%d]", i), float64(n), "carries %s connections, counted by %v", terminal.Thousands(n), l.Scope)
 	}
 	p := w.counted
 	after := func(field string, d time.Duration, text string) {
@@ -91,9 +91,9 @@ func (d *doctor) forPeople(r summary) error {
 	var b strings.Builder
 	title := func(text string) { fmt.Fprintf(&b, "\n%s\n", d.term.Paint(terminal.Bold, text)) }
 	fmt.Fprintf(&b, "%s\n", d.term.Paint(terminal.Bold, "The path: "+r.path.said.Name))
-	b.WriteString(wrap("Source: "+r.path.said.Source, "  ", cols))
+	b.WriteString(terminal.Wrap("Source: "+r.path.said.Source, "  ", cols) + "\n")
 	if !r.path.known {
-		b.WriteString(wrap("Nothing tells where this machine runs. Say it: -path NAME, from go run ./examples/paths", "  ", cols))
+		b.WriteString(terminal.Wrap("Nothing tells where this machine runs. Say it: -path NAME, from go run ./examples/paths", "  ", cols) + "\n")
 	}
 	for _, f := range r.path.facts() {
 		fmt.Fprintf(&b, "  %s (%s)\n", f.text, f.Grade)
@@ -105,19 +105,19 @@ func (d *doctor) forPeople(r summary) error {
 	}
 	for _, f := range r.findings {
 		fmt.Fprintf(&b, "  %s to %s: %s\n", d.term.Paint(terminal.Bold, f.Process), f.Destination, d.term.Paint(terminal.Red, f.Cause))
-		b.WriteString(wrap(f.What+".", "    ", cols) + wrap("Change: "+f.Change+".", "    ", cols))
+		b.WriteString(terminal.Wrap(f.What+".", "    ", cols) + "\n" + terminal.Wrap("Change: "+f.Change+".", "    ", cols) + "\n")
 	}
 	if len(r.warnings) > 0 {
 		title("Settings of this machine that will hurt")
 	}
 	for _, w := range r.warnings {
-		b.WriteString(wrap(fmt.Sprintf("%s is %s: %s.", w.Setting, w.Value, w.What), "  ", cols) + wrap("Change: "+w.Change+".", "    ", cols))
+		b.WriteString(terminal.Wrap(fmt.Sprintf("%s is %s: %s.", w.Setting, w.Value, w.What), "  ", cols) + "\n" + terminal.Wrap("Change: "+w.Change+".", "    ", cols) + "\n")
 	}
 	if len(r.missed) > 0 {
 		title("What it may have missed")
 	}
 	for _, text := range r.missed {
-		b.WriteString("  -" + strings.TrimPrefix(wrap(text+".", "    ", cols), "   "))
+		b.WriteString("  -" + strings.TrimPrefix(terminal.Wrap(text+".", "    ", cols), "   ") + "\n")
 	}
 	_, err := fmt.Fprint(d.out, b.String())
 	return err
@@ -199,10 +199,10 @@ func (d *doctor) missed(c *chart) (texts []string) {
 		say("connections that came and went within %s, unless they ended in TIME_WAIT: this kernel does not tell of what is destroyed", span(d.every))
 	}
 	if n, ok := d.proc.connects(); ok && d.connects >= 0 && n-d.connects > h.opened {
-		say("%s of the %s that the kernel has counted", counted(n-d.connects-h.opened, "connection", "connections"), thousands(n-d.connects))
+		say("%s of the %s that the kernel has counted", counted(n-d.connects-h.opened, "connection", "connections"), terminal.Thousands(n-d.connects))
 	}
 	if h.crowded > 0 {
-		say("%s: it keeps %s at most", counted(h.crowded, "connection", "connections"), thousands(mostFlows))
+		say("%s: it keeps %s at most", counted(h.crowded, "connection", "connections"), terminal.Thousands(mostFlows))
 	}
 	if h.lost > 0 {
 		say("some ends of connections: the kernel had no room for them, %s", counted(h.lost, "time", "times"))

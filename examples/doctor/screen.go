@@ -83,7 +83,7 @@ func (s *screen) frame(c *chart, cols int) []string {
 	lines = append(append(lines, table(s.Terminal, c, cols)...), "")
 	for _, f := range c.findings {
 		lines = append(lines, fmt.Sprintf("%s to %s: %s", s.Paint(terminal.Bold, f.Process), f.Destination, s.Paint(terminal.Red, f.Cause)))
-		lines = append(lines, strings.Split(strings.TrimSuffix(wrap(f.What, "  ", cols), "\n"), "\n")...)
+		lines = append(lines, strings.Split(terminal.Wrap(f.What, "  ", cols), "\n")...)
 	}
 	return lines
 }
@@ -143,12 +143,12 @@ func (a *account) name() string { return strings.TrimPrefix(a.key.String(), "tcp
 
 // accountLine is the line of an account: a bar of what is taken, and of how many.
 func accountLine(t terminal.Terminal, a *account, width, cols int) string {
-	tail := fmt.Sprintf(" %s taken", thousands(a.taken))
+	tail := fmt.Sprintf(" %s taken", terminal.Thousands(a.taken))
 	switch {
 	case a.exempt:
-		tail = fmt.Sprintf(" %s, not counted", thousands(a.taken))
+		tail = fmt.Sprintf(" %s, not counted", terminal.Thousands(a.taken))
 	case a.limit > 0:
-		tail = fmt.Sprintf(" %s of %s", thousands(a.taken), thousands(a.limit))
+		tail = fmt.Sprintf(" %s of %s", terminal.Thousands(a.taken), terminal.Thousands(a.limit))
 	}
 	bar := bar(t, a, cols-width-len(tail)-2)
 	if a.limit > 0 && a.taken >= a.limit {

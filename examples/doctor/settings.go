@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/natwise/natwise/internal/terminal"
 )
 
 // A warning is a setting of the kernel's that will hurt on this path.
@@ -35,14 +37,14 @@ func (p *proc) warnings(path pathway) (ws []warning) {
 	if ns := p.numbers("sys/net/ipv4/ip_local_port_range"); len(ns) == 2 {
 		if own, limit := ns[1]-ns[0]+1, path.limit; own > 0 && limit > own {
 			ws = append(ws, warning{"net.ipv4.ip_local_port_range", fmt.Sprintf("%d %d", ns[0], ns[1]),
-				fmt.Sprintf("this machine has %s ports to a destination, for 60 s after each end too; the path has %s", thousands(own), thousands(limit)),
+				fmt.Sprintf("this machine has %s ports to a destination, for 60 s after each end too; the path has %s", terminal.Thousands(own), terminal.Thousands(limit)),
 				"sysctl -w net.ipv4.ip_local_port_range='1024 65535', after a look at what listens there"})
 		}
 	}
 	n, counted := one("netfilter/nf_conntrack_count")
 	if most, ok := one("netfilter/nf_conntrack_max"); ok && counted && most > 0 && n*5 >= most*4 {
 		ws = append(ws, warning{"net.netfilter.nf_conntrack_max", strconv.Itoa(most),
-			fmt.Sprintf("%s entries are taken; beyond it new connections are dropped", thousands(n)),
+			fmt.Sprintf("%s entries are taken; beyond it new connections are dropped", terminal.Thousands(n)),
 			fmt.Sprintf("sysctl -w net.netfilter.nf_conntrack_max=%d", 2*most)})
 	}
 	return ws

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -54,11 +53,11 @@ func (s *screen) width() int {
 func (s *screen) opening(p plan) {
 	hold := natPath(p.ports, p.scale).Hold
 	full := natPath(p.ports, 1).Hold
-	s.printf("\n%s\n", wrap(fmt.Sprintf("%d processes behind one NAT of %d ports. Each of them always has %d requests for a server that answers after %s. "+
-		"Half way, the one that holds the most is killed and started again.", p.processes, p.ports, p.want(), span(p.service)), s.width()))
-	for line := range strings.Lines(wrap(fmt.Sprintf("The NAT's timers are those of Azure's load balancer and run %d times as fast here: "+
+	s.printf("\n%s\n", terminal.Wrap(fmt.Sprintf("%d processes behind one NAT of %d ports. Each of them always has %d requests for a server that answers after %s. "+
+		"Half way, the one that holds the most is killed and started again.", p.processes, p.ports, p.want(), span(p.service)), "", s.width()))
+	for line := range strings.Lines(terminal.Wrap(fmt.Sprintf("The NAT's timers are those of Azure's load balancer and run %d times as fast here: "+
 		"a port is held %s after a FIN, not %s, and %s after a RST, not %s. A request has %s, unscaled.",
-		p.scale, span(hold.FIN), span(full.FIN), span(hold.RST), span(full.RST), span(p.timeout())), s.width())) {
+		p.scale, span(hold.FIN), span(full.FIN), span(hold.RST), span(full.RST), span(p.timeout())), "", s.width())) {
 		s.printf("%s\n", s.Paint(terminal.Faint, strings.TrimSuffix(line, "\n")))
 	}
 }
@@ -109,18 +108,8 @@ func (s *screen) progress(f *fleet) {
 
 // draw replaces the lines that were drawn last.
 func (s *screen) draw(lines []string) {
-	var frame bytes.Buffer // one write a frame, or it flickers
-	if s.drawn > 0 {
-		fmt.Fprintf(&frame, "\x1b[%dA", s.drawn)
-	}
-	for _, line := range lines {
-		fmt.Fprintf(&frame, "\r\x1b[2K%s\n", line)
-	}
-	if s.drawn > len(lines) { // the window has become smaller
-		frame.WriteString("\x1b[J")
-	}
+	s.printf("%s", terminal.Frame(s.drawn, lines))
 	s.drawn = len(lines)
-	s.printf("%s", frame.Bytes())
 }
 
 // A view is what a frame shows: a copy.
@@ -189,18 +178,18 @@ func (s *screen) row(i int, r line, limit, bar int) string {
 	if r.killed {
 		name = fmt.Sprintf("  %-3d", i+1) + s.Paint(terminal.Yellow, fmt.Sprintf("%-*s", nameWidth-5, "restarted"))
 	}
-	failed := fmt.Sprintf("%7s", thousands(r.failed))
+	failed := fmt.Sprintf("%7s", terminal.Thousands(r.failed))
 	if r.failed > 0 {
 		failed = s.Paint(terminal.Red, failed)
 	}
 	return fmt.Sprintf("%s%4d %s%7s %7s %s %9s", name, r.held, s.bar(r.held, 0, limit, bar),
-		thousands(r.waiting), thousands(r.served), failed, milliseconds(r.p99))
+		terminal.Thousands(r.waiting), terminal.Thousands(r.served), failed, milliseconds(r.p99))
 }
 
 // total is the gateway's own count.
 func (s *screen) total(v view, cols int) string {
 	head := fmt.Sprintf("  %-*s%4d ", nameWidth-2, "gateway", v.held)
-	tail := fmt.Sprintf(" of %d ports, %s SYNs refused", v.limit, thousands(v.refused))
+	tail := fmt.Sprintf(" of %d ports, %s SYNs refused", v.limit, terminal.Thousands(v.refused))
 	bar := s.bar(v.live, v.held-v.live, v.limit, cols-len(head)-len(tail))
 	if v.refused > 0 {
 		tail = s.Paint(terminal.Red, tail)

@@ -12,7 +12,7 @@ func (s *screen) closing(results []result) error {
 	var played []result
 	for _, r := range results {
 		if r.Status == "skipped" {
-			s.printf("\n%s\n", wrap("This machine cannot show what a shared budget does: "+r.Reason+".", s.width()))
+			s.printf("\n%s\n", terminal.Wrap("This machine cannot show what a shared budget does: "+r.Reason+".", "", s.width()))
 			continue
 		}
 		played = append(played, r)
@@ -22,7 +22,7 @@ func (s *screen) closing(results []result) error {
 	}
 	s.table(played)
 	s.printf("\n")
-	for line := range strings.Lines(wrap(told(played), s.width())) {
+	for line := range strings.Lines(terminal.Wrap(told(played), "", s.width())) {
 		s.printf("%s\n", s.Paint(terminal.Bold, strings.TrimSuffix(line, "\n")))
 	}
 	s.printf("\n%s", advice)
@@ -44,14 +44,14 @@ var facts = []struct {
 	of   func(result) string
 	bad  func(result) bool // nil: it never is
 }{
-	{"requests served", func(r result) string { return thousands(r.Served) }, nil},
-	{"by the process with most", func(r result) string { return thousands(r.MostServed) }, nil},
-	{"by the one with fewest", func(r result) string { return thousands(r.LeastServed) }, nil},
-	{"requests without an answer", func(r result) string { return thousands(r.Failed) }, func(r result) bool { return r.Failed > 0 }},
-	{"p99 wait for a connection", func(r result) string { return fmt.Sprintf("%s ms", thousands(int(r.P99Wait))) }, nil},
+	{"requests served", func(r result) string { return terminal.Thousands(r.Served) }, nil},
+	{"by the process with most", func(r result) string { return terminal.Thousands(r.MostServed) }, nil},
+	{"by the one with fewest", func(r result) string { return terminal.Thousands(r.LeastServed) }, nil},
+	{"requests without an answer", func(r result) string { return terminal.Thousands(r.Failed) }, func(r result) bool { return r.Failed > 0 }},
+	{"p99 wait for a connection", func(r result) string { return fmt.Sprintf("%s ms", terminal.Thousands(int(r.P99Wait))) }, nil},
 	{"peak of the ports held", func(r result) string { return fmt.Sprintf("%d of %d", r.PeakPorts, r.Ports) }, nil},
-	{"SYNs refused", func(r result) string { return thousands(r.RefusedSYNs) }, func(r result) bool { return r.RefusedSYNs > 0 }},
-	{"ports of the killed process", func(r result) string { return thousands(r.KilledHeld) }, nil},
+	{"SYNs refused", func(r result) string { return terminal.Thousands(r.RefusedSYNs) }, func(r result) bool { return r.RefusedSYNs > 0 }},
+	{"ports of the killed process", func(r result) string { return terminal.Thousands(r.KilledHeld) }, nil},
 	{"kept by the budget", func(r result) string {
 		if r.Kept == 0 {
 			return "nobody knows" // what it left in the NAT
@@ -107,8 +107,8 @@ func told(played []result) string {
 	}
 	return fmt.Sprintf("Each for itself, the processes wanted more than the %d ports that there are: they had %s and lost %s, and one of them got %s while another got %s. "+
 		"With a shared budget they had %s, lost %s, and got %s to %s answers each.",
-		alone.Ports, refused(alone), lost(alone), counted(alone.LeastServed, "no answer", "one answer", "answers"), thousands(alone.MostServed),
-		refused(shared), lost(shared), thousands(shared.LeastServed), thousands(shared.MostServed))
+		alone.Ports, refused(alone), lost(alone), counted(alone.LeastServed, "no answer", "one answer", "answers"), terminal.Thousands(alone.MostServed),
+		refused(shared), lost(shared), terminal.Thousands(shared.LeastServed), terminal.Thousands(shared.MostServed))
 }
 
 func refused(r *result) string {

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -119,7 +120,7 @@ func foundInTime(v verdict, lanes []*lane) (bounds []string) {
 func darkened(v verdict) string {
 	mine, peer := v.ours(), v.others()[0]
 	text := fmt.Sprintf("%s went on with %s for %.1f s and lost %s of %s requests, each at its deadline. ", peer.Name,
-		counted(peer.Astray, "a connection in the dark", "connections in the dark"), peer.AstraySeconds, thousands(peer.Failed), thousands(peer.Requests))
+		counted(peer.Astray, "a connection in the dark", "connections in the dark"), peer.AstraySeconds, terminal.Thousands(peer.Failed), terminal.Thousands(peer.Requests))
 	if peer.Failed == 0 {
 		text = fmt.Sprintf("%s lost nothing this time. ", peer.Name)
 	}

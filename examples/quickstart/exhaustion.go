@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/fauxnat"
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -40,7 +41,7 @@ func exhaustion(w work) *scene {
 			}
 		},
 		intro: []note{
-			{text: fmt.Sprintf("%s requests, %d at a time, to a server that answers after %s.", thousands(w.requests), w.concurrency, span(w.service))},
+			{text: fmt.Sprintf("%s requests, %d at a time, to a server that answers after %s.", terminal.Thousands(w.requests), w.concurrency, span(w.service))},
 			{text: fmt.Sprintf("Each client has a NAT with the numbers of Azure App Service: %d ports.", w.ports)},
 			{quiet: true, text: fmt.Sprintf("The NAT's timers run %d times as fast here: a port is held %s after a FIN, not %s, and %s after a RST, not %s. "+
 				"A request has %s, unscaled.",
@@ -109,7 +110,7 @@ func exhausted(v verdict) string {
 		dropped += r.RefusedSYN
 		failed += r.Failed
 		if r.Failed > 0 {
-			lost = append(lost, fmt.Sprintf("%s lost %s", r.Name, thousands(r.Failed)))
+			lost = append(lost, fmt.Sprintf("%s lost %s", r.Name, terminal.Thousands(r.Failed)))
 		}
 	}
 	switch {
@@ -121,9 +122,9 @@ func exhausted(v verdict) string {
 	case failed == 0:
 		return fmt.Sprintf("The NAT ran out of ports and dropped %s SYNs of the others, but all their requests were answered in time: "+
 			"at these sizes exhaustion costs time, not requests. natwise opened %s flows and was never refused.",
-			thousands(dropped), thousands(mine.FlowsOpened))
+			terminal.Thousands(dropped), terminal.Thousands(mine.FlowsOpened))
 	}
 	return fmt.Sprintf("Of %s requests, %s: the NAT had no port left and dropped %s SYNs. "+
 		"natwise did the same work through as many ports, on %s connections: none lost, none refused.",
-		thousands(mine.Requests), strings.Join(lost, " and "), thousands(dropped), thousands(mine.FlowsOpened))
+		terminal.Thousands(mine.Requests), strings.Join(lost, " and "), terminal.Thousands(dropped), terminal.Thousands(mine.FlowsOpened))
 }

@@ -144,15 +144,15 @@ const (
 
 // head is a client's line.
 func (s *screen) head(name string, p standing, cols int) string {
-	failed := s.bad(p.failed, fmt.Sprintf("%7s failed", thousands(p.failed)))
-	last := fmt.Sprintf("%5s waiting", thousands(p.waiting))
+	failed := s.bad(p.failed, fmt.Sprintf("%7s failed", terminal.Thousands(p.failed)))
+	last := fmt.Sprintf("%5s waiting", terminal.Thousands(p.waiting))
 	if p.over {
 		last = fmt.Sprintf("%13s", "done "+span(p.ran.Round(100*time.Millisecond)))
 	}
 	if cols < narrow { // of what waits nothing is left
-		return fmt.Sprintf("  %s %6s ok%s", s.name(name), thousands(p.ok), failed)
+		return fmt.Sprintf("  %s %6s ok%s", s.name(name), terminal.Thousands(p.ok), failed)
 	}
-	return fmt.Sprintf("  %s %7s ok %s %s", s.name(name), thousands(p.ok), failed, last)
+	return fmt.Sprintf("  %s %7s ok %s %s", s.name(name), terminal.Thousands(p.ok), failed, last)
 }
 
 // bad paints text red if there is one.
@@ -194,7 +194,7 @@ func (s *screen) site(sc *scene, i int, p ports, cols int) string {
 	}
 	alarm := strings.Repeat(" ", len("  3,000 ")+len(what))
 	if n > 0 {
-		alarm = "  " + s.Paint(terminal.Red, fmt.Sprintf("%*s", -len("3,000 ")-len(what), thousands(n)+" "+what))
+		alarm = "  " + s.Paint(terminal.Red, fmt.Sprintf("%*s", -len("3,000 ")-len(what), terminal.Thousands(n)+" "+what))
 	}
 	return label + s.bar(p, cols-len(label)-len(fmt.Sprintf(" %4d of %d", 0, p.limit))-len("  3,000 ")-len(what)) + tail + alarm
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/natwise/natwise/internal/fauxnat"
+	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -103,9 +104,9 @@ func forgotten(v verdict) string {
 		switch {
 		case r.Failed > 0 && r.Astray > 0:
 			text += fmt.Sprintf("%s wrote into %s that the path had forgotten, again and again: %s of its %s requests got no answer until their deadline. ",
-				r.Name, counted(r.Astray, "a connection", "connections"), thousands(r.Failed), thousands(r.Requests))
+				r.Name, counted(r.Astray, "a connection", "connections"), terminal.Thousands(r.Failed), terminal.Thousands(r.Requests))
 		case r.Failed > 0:
-			text += fmt.Sprintf("%s lost %s requests, though nothing was forgotten: is this machine too busy? ", r.Name, thousands(r.Failed))
+			text += fmt.Sprintf("%s lost %s requests, though nothing was forgotten: is this machine too busy? ", r.Name, terminal.Thousands(r.Failed))
 		default:
 			text += fmt.Sprintf("%s lost none, at the price of %s. ", r.Name, counted(r.FlowsOpened, "one flow", "flows"))
 		}

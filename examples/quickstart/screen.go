@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"strings"
@@ -60,7 +59,7 @@ func (s *screen) name(name string) string {
 func (s *screen) opening(sc *scene) {
 	s.printf("\n")
 	for _, n := range sc.intro {
-		for line := range strings.Lines(wrap(n.text, s.width())) {
+		for line := range strings.Lines(terminal.Wrap(n.text, "", s.width())) {
 			line = strings.TrimSuffix(line, "\n")
 			if n.quiet {
 				line = s.Paint(terminal.Faint, line)
@@ -113,30 +112,20 @@ func (s *screen) progress(sc *scene, lanes []*lane) {
 			end = ", over"
 		}
 		s.printf("  %-*s %5.1f s %6s ok, %6s failed, %3d ports held%s\n", nameWidth, l.name, p.ran.Seconds(),
-			thousands(p.ok), thousands(p.failed), p.ports, end)
+			terminal.Thousands(p.ok), terminal.Thousands(p.failed), p.ports, end)
 	}
 }
 
 // draw replaces the lines that were drawn last.
 func (s *screen) draw(lines []string) {
-	var frame bytes.Buffer // one write a frame, or it flickers
-	if s.drawn > 0 {
-		fmt.Fprintf(&frame, "\x1b[%dA", s.drawn)
-	}
-	for _, line := range lines {
-		fmt.Fprintf(&frame, "\r\x1b[2K%s\n", line)
-	}
-	if s.drawn > len(lines) { // the window has become smaller
-		frame.WriteString("\x1b[J")
-	}
+	s.printf("%s", terminal.Frame(s.drawn, lines))
 	s.drawn = len(lines)
-	s.printf("%s", frame.Bytes())
 }
 
 // closing prints the table, the chart and what they mean.
 func (s *screen) closing(sc *scene, v verdict, lanes []*lane) error {
 	if v.Status == "skipped" {
-		s.printf("%s\n\n", wrap("This machine cannot show that: "+v.Reason+".", s.width()))
+		s.printf("%s\n\n", terminal.Wrap("This machine cannot show that: "+v.Reason+".", "", s.width()))
 		return s.err
 	}
 	s.results(sc.table, v)
@@ -149,13 +138,13 @@ func (s *screen) closing(sc *scene, v verdict, lanes []*lane) error {
 		said = "This run did not show what it should: " + v.Bound + "."
 	}
 	s.printf("\n")
-	for line := range strings.Lines(wrap(said, s.width())) {
+	for line := range strings.Lines(terminal.Wrap(said, "", s.width())) {
 		s.printf("%s\n", s.Paint(terminal.Bold, strings.TrimSuffix(line, "\n")))
 	}
 	for _, l := range lanes {
 		if unsent := l.unsent(); unsent > 0 {
-			s.printf("%s\n", wrap(fmt.Sprintf("%s was cut off after %v; %s requests that it had not sent count as failed.",
-				l.name, span(sc.limit), thousands(unsent)), s.width()))
+			s.printf("%s\n", terminal.Wrap(fmt.Sprintf("%s was cut off after %v; %s requests that it had not sent count as failed.",
+				l.name, span(sc.limit), terminal.Thousands(unsent)), "", s.width()))
 		}
 	}
 	s.printf("\n")

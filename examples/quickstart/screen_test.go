@@ -127,7 +127,7 @@ func TestATerminalThatDoesNotKnowItsSizeHasTheUsualOne(t *testing.T) {
 
 func TestNumbersAsPeopleWriteThem(t *testing.T) {
 	for n, want := range map[int]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567", -1000: "-1,000"} {
-		if got := thousands(n); got != want {
+		if got := terminal.Thousands(n); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}

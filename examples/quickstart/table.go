@@ -42,7 +42,7 @@ func keptColumn(said string) column {
 }
 
 func number(of func(result) int) func(result) string {
-	return func(r result) string { return thousands(of(r)) }
+	return func(r result) string { return terminal.Thousands(of(r)) }
 }
 
 func quantity(format string, of func(result) float64) func(result) string {
