@@ -21,8 +21,10 @@ type process struct {
 	told   chan struct{}
 }
 
-func start(m *budget.Machine, n int) *process {
+// start starts a process, which ends with the test, if not before.
+func start(t *testing.T, m *budget.Machine, n int) *process {
 	p := &process{Shared: m.Join(n), told: make(chan struct{}, 1)}
+	t.Cleanup(func() { p.Close() })
 	p.SetHold(hold)
 	p.Notify(p.told)
 	return p
@@ -87,9 +89,7 @@ func TestASharedBudgetKeepsTheContract(t *testing.T) {
 func TestProcessesTogetherHoldTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		a, b := start(m, 8), start(m, 8)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 8), start(t, m, 8)
 		if got := a.fill(); got != 8 {
 			t.Fatalf("alone: %d of 8", got)
 		}
@@ -107,9 +107,7 @@ func TestProcessesTogetherHoldTheLimit(t *testing.T) {
 func TestATwentiethIsForThoseWhoCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
-		a, b := start(m, 100), start(m, 100)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 100), start(t, m, 100)
 		if got := a.fill(); got != 95 {
 			t.Errorf("the first has %d, want 95", got)
 		}
@@ -122,13 +120,11 @@ func TestATwentiethIsForThoseWhoCome(t *testing.T) {
 func TestWhoWantsGetsAnEqualPartOnceItIsGivenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(128)
-		first := start(m, 128)
-		defer first.Close()
+		first := start(t, m, 128)
 		first.fill()
 		ps := []*process{first}
 		for range 7 {
-			p := start(m, 128)
-			defer p.Close()
+			p := start(t, m, 128)
 			ps = append(ps, p)
 		}
 		for _, p := range ps {
@@ -148,9 +144,7 @@ func TestWhoWantsGetsAnEqualPartOnceItIsGivenBack(t *testing.T) {
 func TestWhoWantsNothingKeepsWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
-		small, large := start(m, 100), start(m, 100)
-		defer small.Close()
-		defer large.Close()
+		small, large := start(t, m, 100), start(t, m, 100)
 		for range 10 {
 			g, _ := small.Take(budgettest.Key(1))
 			small.grants = append(small.grants, g)
@@ -168,9 +162,7 @@ func TestWhoWantsNothingKeepsWhatItHas(t *testing.T) {
 func TestAGrantThatIsRevokedStaysSoAndOnlyTheExcessIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
-		a, b := start(m, 100), start(m, 100)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 100), start(t, m, 100)
 		a.fill()
 		b.fill()
 		<-a.told
@@ -195,8 +187,7 @@ func TestAGrantThatIsRevokedStaysSoAndOnlyTheExcessIs(t *testing.T) {
 func TestWhatADeadProcessHeldComesBackAfterOneHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		dead, alive := start(m, 8), start(m, 8)
-		defer alive.Close()
+		dead, alive := start(t, m, 8), start(t, m, 8)
 		dead.fill()
 		alive.fill()
 		m.Kill(dead.Shared)
@@ -222,7 +213,7 @@ func TestASuccessorKnowsWhatItsPredecessorLeft(t *testing.T) {
 		t.Run(ending, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := budget.NewMachine(8)
-				first := start(m, 8)
+				first := start(t, m, 8)
 				for range 5 {
 					first.Take(budgettest.Key(1))
 				}
@@ -235,8 +226,7 @@ func TestASuccessorKnowsWhatItsPredecessorLeft(t *testing.T) {
 				} else {
 					m.Kill(first.Shared)
 				}
-				second := start(m, 8)
-				defer second.Close()
+				second := start(t, m, 8)
 				if got := second.fill(); got != 3 {
 					t.Errorf("%d at once, want 3", got)
 				}
@@ -255,9 +245,7 @@ func TestASuccessorKnowsWhatItsPredecessorLeft(t *testing.T) {
 func TestAStoppedProcessKeepsWhatItHasAndWantsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
-		stopped, alive := start(m, 100), start(m, 100)
-		defer stopped.Close()
-		defer alive.Close()
+		stopped, alive := start(t, m, 100), start(t, m, 100)
 		for range 30 {
 			g, _ := alive.Take(budgettest.Key(1))
 			alive.grants = append(alive.grants, g)
@@ -283,9 +271,7 @@ func TestAStoppedProcessKeepsWhatItHasAndWantsNothing(t *testing.T) {
 func TestLimitsMayDifferWhileAProgramIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(10)
-		old, young := start(m, 10), start(m, 20)
-		defer old.Close()
-		defer young.Close()
+		old, young := start(t, m, 10), start(t, m, 20)
 		if got := old.fill(); got != 10 {
 			t.Fatalf("%d of 10", got)
 		}
@@ -358,9 +344,7 @@ func TestWithoutRoomForAnAccountItHasAnEqualPartAndSaysSo(t *testing.T) {
 func TestAFullDirectoryLetsNoAccountInItExceedItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(128)
-		a, b := start(m, 128), start(m, 128)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 128), start(t, m, 128)
 		first := a.fill()
 		for i := range m.Accounts() - 1 {
 			a.Take(manyKeys(1000 + i))
@@ -376,9 +360,7 @@ func TestAFullDirectoryLetsNoAccountInItExceedItsLimit(t *testing.T) {
 func TestAnAccountWhosePlaceAnotherHasTakenFindsANewOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(128)
-		a, b := start(m, 128), start(m, 128)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 128), start(t, m, 128)
 		g, _ := a.Take(manyKeys(0))
 		var others []budget.Grant
 		for i := range m.Accounts() - 1 {
@@ -401,9 +383,7 @@ func TestAnAccountWhosePlaceAnotherHasTakenFindsANewOne(t *testing.T) {
 func TestWhoWasRefusedIsToldOfRoomThoughAnotherUserHadSomeMeanwhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		a, b := start(m, 8), start(m, 8)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 8), start(t, m, 8)
 		b.fill()
 		if _, ok := a.Take(budgettest.Key(1)); ok {
 			t.Fatal("a ninth port")
@@ -432,8 +412,7 @@ func TestWhoWasRefusedIsToldOfRoomThoughAnotherUserHadSomeMeanwhile(t *testing.T
 func TestTheLongestHoldThatWasSaidCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		a, b := start(m, 8), start(m, 8)
-		defer b.Close()
+		a, b := start(t, m, 8), start(t, m, 8)
 		a.SetHold(20 * time.Minute)
 		a.SetHold(time.Minute)
 		a.fill()
@@ -453,9 +432,7 @@ func TestTheLongestHoldThatWasSaidCounts(t *testing.T) {
 func TestAProcessThatIsStoppedInTheDirectoryIsNotInTheWayForLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		stopped, s := start(m, 8), start(m, 8)
-		defer stopped.Close()
-		defer s.Close()
+		stopped, s := start(t, m, 8), start(t, m, 8)
 		stopped.fill()
 		time.Sleep(time.Second)
 		resume := m.StopInDirectory(stopped.Shared)
@@ -488,9 +465,7 @@ func TestAProcessThatIsStoppedInTheDirectoryIsNotInTheWayForLong(t *testing.T) {
 func TestTwoProcessesThatMeetInTheDirectoryRaiseNoAlarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		a, b := start(m, 8), start(m, 8)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 8), start(t, m, 8)
 		resume := m.StopInDirectory(a.Shared)
 		if _, ok := b.Take(budgettest.Key(1)); ok {
 			t.Fatal("a grant, while the directory changes")
@@ -515,8 +490,7 @@ func TestTwoProcessesThatMeetInTheDirectoryRaiseNoAlarm(t *testing.T) {
 func TestADamagedHeaderLosesNoQuarantine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(8)
-		a, b := start(m, 8), start(m, 8)
-		defer b.Close()
+		a, b := start(t, m, 8), start(t, m, 8)
 		a.fill()
 		clear(m.Memory()[48:budget.Header]) // all that changes in it
 		m.Kill(a.Shared)
@@ -531,9 +505,7 @@ func TestADamagedHeaderLosesNoQuarantine(t *testing.T) {
 func TestALateBurialOfItsPredecessorDoesNotMakeAProcessStarve(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
-		a, b := start(m, 100), start(m, 100)
-		defer a.Close()
-		defer b.Close()
+		a, b := start(t, m, 100), start(t, m, 100)
 		a.fill()
 		b.fill()
 		m.BuryLate(b.Shared)
@@ -558,7 +530,7 @@ func TestATableOfGarbageIsWholeAgainAfterOneHold(t *testing.T) {
 		r := rand.New(rand.NewPCG(1, 2))
 		for range 4 {
 			m := budget.NewMachine(8)
-			old := start(m, 8)
+			old := start(t, m, 8)
 			old.fill()
 			m.Kill(old.Shared)
 			mem := m.Memory()[budget.Header:]
@@ -566,7 +538,7 @@ func TestATableOfGarbageIsWholeAgainAfterOneHold(t *testing.T) {
 			for range 1 << 16 {
 				mem[tags+r.IntN(len(mem)-tags)] = byte(r.Uint32())
 			}
-			s := start(m, 8)
+			s := start(t, m, 8)
 			s.want(6 * time.Minute)
 			if got := len(s.grants); got != 8 {
 				t.Errorf("%d of 8 after six minutes", got)
@@ -614,7 +586,7 @@ func history(t *testing.T, program []byte) {
 	m := budget.NewMachine(limit)
 	var ps [3]*process
 	for i := range ps {
-		ps[i] = start(m, limit)
+		ps[i] = start(t, m, limit)
 	}
 	var nat []time.Time // until when ports of those who are gone are held
 	for step, op := range program[:min(len(program), 200)] {
@@ -641,7 +613,7 @@ func history(t *testing.T, program []byte) {
 			} else {
 				p.Close()
 			}
-			ps[op>>3%3] = start(m, limit)
+			ps[op>>3%3] = start(t, m, limit)
 		case 6:
 			time.Sleep(time.Duration(op) * time.Second / 4)
 		case 7:
