@@ -74,8 +74,8 @@
 //
 // A NAT that has no port left for it drops the SYN without a word. If the account is
 // full, so it is here, and dials wait instead. If it is not, somebody else has the ports:
-// say how many you are (Profile.Sharers), and let all clients of the program dial by
-// natwise. Until then the ledger learns: a dial that is not answered within a second or
+// say how many you are (Profile.Sharers), or share a Budget (package budget), and let all
+// clients of the program dial by natwise. Until then the ledger learns: a dial that is not answered within a second or
 // two, while connections to the address live, ends, and waits in the queue with the others;
 // the account's limit is what it holds (Account.Grade says Learned). Now and then, once in
 // a hold in the end, it is tried whether there is more, by one dial, then two, then four;
@@ -129,7 +129,8 @@
 // 16 on, one port is kept for newcomers and control connections, and a twentieth of all
 // where several owners share them. A fresh ledger begins with half of a limit of up to
 // 1,024, and has the whole after one hold (Ledger.Ramp). An address that fails is tried
-// by one dial at a time. The Budget may refuse. And a flow may owe two accounts, of which
+// by one dial at a time. The Budget may refuse, since others have the ports (Account.Shared
+// says how many of them there are). And a flow may owe two accounts, of which
 // the other is full: Azure Functions counts 600 sockets, too.
 //
 // # Cannot assign requested address
