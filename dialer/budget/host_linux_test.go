@@ -190,8 +190,8 @@ func TestAProcessThatIsKilledLeavesItsPortsForOneHold(t *testing.T) {
 	if _, ok := mine.Take(budgettest.Key(1)); ok {
 		t.Fatal("a ninth port")
 	}
-	p.kill()
 	died := time.Now()
+	p.kill()
 	for got := 0; got < 8; <-told {
 		for {
 			if _, ok := mine.Take(budgettest.Key(1)); !ok {
