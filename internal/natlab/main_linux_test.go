@@ -24,7 +24,7 @@ const (
 	// freed is how much later it may see a port free, which the kernel collects when it
 	// has time: less than what tells one hold from another.
 	freed = 900 * time.Millisecond
-	tick = 10 * time.Millisecond  // how much earlier the kernel's clock may
+	tick  = 10 * time.Millisecond // how much earlier the kernel's clock may
 )
 
 // A room is a lab with a server whose connections the test holds.
