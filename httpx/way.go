@@ -166,7 +166,7 @@ const (
 	// mayFail is how many connections in a row may bring no answer before that is a
 	// failure, and others are opened less and less often.
 	mayFail     = 2
-	mayFailOnce = 8 // after some have brought answers
+	mayFailOnce = 16 // after some have brought answers
 	firstPause  = 100 * time.Millisecond
 	lastPause   = 10 * time.Second
 )
