@@ -79,7 +79,7 @@ func TestWithWhomThePortsAreSharedIsToldAndWhatIsWrongWithThat(t *testing.T) {
 	redis.degrade("no answer for 12s: " + hostile[0] + strings.Repeat("x", 200))
 	settled(t, b)
 	told := shown[string](t, b, readDegraded)
-	for _, words := range []string{"degraded This process is lent no port", "redis: no answer for 12s: <script>alert(1)</script>", "See whether Redis runs"} {
+	for _, words := range []string{"degraded This process is lent no port", "redis: no answer for 12s: <script>alert(1)</script>", "see whether Redis runs"} {
 		if !strings.Contains(told, words) {
 			t.Errorf("it does not say %q: %s", words, told)
 		}
