@@ -176,20 +176,22 @@ func (a *account) idlest(now time.Time) (idlest *flow) {
 // revokedIdle adds to victims the parked flows of a that the Budget wants back: those that
 // are idle for longest, until it wants no more.
 func (a *account) revokedIdle(now time.Time, victims []victim) []victim {
-	var idle []victim
-	since := make(map[*flow]time.Time)
+	type parked struct {
+		victim
+		since time.Time
+	}
+	var idle []parked
 	for f := a.live.head; f != nil; f = f.next {
-		if c, at, ok := f.parked(now); ok {
-			idle = append(idle, victim{f, c, nil})
-			since[f] = at
+		if c, since, ok := f.parked(now); ok {
+			idle = append(idle, parked{victim{f, c, nil}, since})
 		}
 	}
-	slices.SortFunc(idle, func(a, b victim) int { return since[a.flow].Compare(since[b.flow]) })
-	for _, v := range idle {
-		if !v.flow.revoked() {
+	slices.SortFunc(idle, func(a, b parked) int { return a.since.Compare(b.since) })
+	for _, p := range idle {
+		if !p.flow.revoked() {
 			break
 		}
-		victims = append(victims, v)
+		victims = append(victims, p.victim)
 	}
 	return victims
 }

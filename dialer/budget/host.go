@@ -10,7 +10,7 @@ import (
 // Host returns a Budget of n flows for each account that all processes of this machine share
 // which call Host with the same directory: the processes of an Azure App Service instance,
 // the containers of a pod or a node that mount the directory. There is no server: dir holds a
-// file of four megabytes, or up to 45 for limits beyond 8,000, that they map into their memory. Host makes dir if it is not
+// file of four megabytes, or up to 35 for limits beyond 6,000, that they map into their memory. Host makes dir if it is not
 // there. Use one in memory of this machine, such as a directory below /dev/shm. On a local disk
 // it works too, but a grant may wait for the disk now and then; on a network file system, where
 // several machines would take it for one, it is an error.

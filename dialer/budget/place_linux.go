@@ -89,7 +89,7 @@ func openDir(dir string) (int, error) {
 		}
 		if tries == 200 || !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			unix.Close(fd)
-			return -1, fmt.Errorf("budget: the lock of %s, which another process holds: %w", dir, err)
+			return -1, fmt.Errorf("budget: %w", &fs.PathError{Op: "lock", Path: dir, Err: err})
 		}
 		time.Sleep(10 * time.Millisecond) // who holds it is done within a millisecond
 	}

@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// unknownHold is for processes of whose path we know nothing: as long as any documented
-	// NAT keeps a port by default (AWS NAT gateway: 350 s, its troubleshooting page).
+	// unknownHold is for processes of whose path we know nothing: longer than any profile's
+	// hold, and as long as AWS's NAT gateway keeps a flow of whose end it has not heard
+	// (netpath.AWSNATGateway says where that is from).
 	unknownHold = 350 * time.Second
 
 	eager    = 10 * time.Millisecond  // between two looks of a process that was refused
@@ -36,7 +37,7 @@ type Shared struct {
 	ticking sync.Mutex // held by look, which makes system calls, and by Close; taken before mu
 	looked  uint64     // guarded by ticking: when, at the other members
 
-	mu       sync.Mutex // guards the fields below; never held during a system call
+	mu       sync.Mutex // guards the fields below; held for no system call but the clock, and to let go of the file
 	closed   bool
 	place    *place // nil: closed, or broken
 	broken   string // why the table cannot be used, or ""

@@ -91,8 +91,8 @@ func tagOf(k netpath.Key) uint64 {
 // maxLimit is more than a machine has ports to one destination.
 const maxLimit = 1 << 16
 
-// shape returns how large a table for limits of n is, up to maxLimit: four megabytes, or ten
-// times that for the largest. There is room for a limit that grows with the next release of
+// shape returns how large a table for limits of n is, up to maxLimit: four megabytes, and up
+// to 35 for limits beyond 6,000. There is room for a limit that grows with the next release of
 // the program.
 func shape(n int) (accounts, slots int) {
 	slots = max(256, min(2*n, n+2048))

@@ -69,7 +69,7 @@ const (
 	defaultBlock   = 16
 	defaultTTL     = 10 * time.Second
 	minTTL         = 100 * time.Millisecond
-	defaultHold    = 240 * time.Second // Azure's load balancer, the longest that is documented
+	defaultHold    = 240 * time.Second // after a FIN, behind Azure's load balancer (netpath.AzureLoadBalancer)
 	defaultDrain   = 30 * time.Second
 )
 
