@@ -422,7 +422,7 @@ func (d *Dialer) attempt(ctx context.Context, t target, f *flow, c candidate) (*
 		conn, f, took, err = h.conn, h.flow, h.took, nil
 	}
 	if err == nil {
-		l.answered(c.place(), took)
+		l.worked(c.place(), took)
 	}
 	if err != nil {
 		err = d.failed(ctx, h, f, err)

@@ -17,7 +17,8 @@ const (
 	// fewFailed is how many dials may end too early to be thought about.
 	fewFailed = 4
 
-	// forgetAfter is how long it counts what was and was not answered.
+	// forgetAfter is how long it counts what was and was not answered, and for how long nobody
+	// may have tried before none of it does.
 	forgetAfter = 10 * time.Second
 )
 
@@ -158,7 +159,7 @@ func (h *hang) run() {
 func (h *hang) beginLocked(now time.Time) {
 	t := h.dialer.ledger().troubleLocked(now, h.way.place())
 	switch {
-	case t.since.IsZero() || len(t.hangs) == 0 && now.Sub(t.since) > forgetAfter:
+	case t.since.IsZero() || len(t.hangs) == 0 && now.Sub(t.ended) > forgetAfter:
 		t.beginLocked(h.began)
 	case now.Sub(t.since) > forgetAfter:
 		t.halveLocked(now.Add(-forgetAfter / 2))
@@ -192,6 +193,7 @@ func (h *hang) leave() {
 	defer l.mu.Unlock()
 	t := h.trouble
 	delete(t.hangs, h)
+	t.guesses -= len(h.tries) - 1
 	if !h.worked.Load() && h.conn == nil {
 		h.failedLocked(time.Now())
 	}
@@ -200,6 +202,7 @@ func (h *hang) leave() {
 func (h *hang) failedLocked(now time.Time) {
 	t := h.trouble
 	t.failed++
+	t.ended = now
 	t.after += t.afterLocked(now, h.began)
 	for _, began := range h.tries {
 		t.syns += synsIn(now.Sub(began))

@@ -4,5 +4,6 @@ package dialer
 
 func strays() (uint64, bool) { return 0, false }
 func listening() []uint16    { return nil }
-func linearSYNs() int        { return 0 }
 func localPorts() string     { return "" }
+
+var linearSYNs = func() int { return 0 }

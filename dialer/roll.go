@@ -11,9 +11,15 @@ const (
 	// source port is tried: a balancer in the same network answers in milliseconds.
 	suspicion = 200 * time.Millisecond
 
-	// maxTries and maxRolling bound how often another source port is tried.
+	// maxTries and maxRolling bound how often one dial tries another source port.
 	maxTries   = 12
 	maxRolling = 3 * time.Second
+
+	// maxGuesses is how many source ports one dial tries while nothing says that its SYNs come
+	// back, and manyGuesses how many more all dials to an address do at a time: one that is
+	// down must not be stormed for it.
+	maxGuesses  = 4
+	manyGuesses = 12
 
 	// livelyFor is how long an address is lively after it has answered at once.
 	livelyFor = 2 * time.Second
@@ -83,20 +89,24 @@ func (h *hang) roll() time.Duration {
 		h.sampleLocked(strays)
 	}
 	h.last.counted = false
-	e := h.shownLocked()
+	e, guesses := h.shownLocked(), h.trouble.guesses
 	l.mu.Unlock()
-	sure := e.hairpin()
-	if sure && (e.rolled.lost() || len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling) {
+	sure, over := e.hairpin(), len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling
+	if sure && (over || e.rolled.lost()) {
 		h.end(Hairpin, e.tellHairpin())
 		return 0
 	}
-	if len(h.tries) >= maxTries {
+	if over {
 		return 0
 	}
-	last := h.tries[len(h.tries)-1]
-	wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(last)
-	if hurries := sure || e.rolled.comeBack(1); wait > 0 && !hurries && len(h.tries) > 1 {
-		return min(wait, suspicion) // it may be sure by then
+	if hurries := sure || e.rolled.comeBack(1); !hurries {
+		wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(h.tries[len(h.tries)-1])
+		if len(h.tries) >= maxGuesses || guesses >= manyGuesses {
+			wait = suspicion
+		}
+		if wait > 0 {
+			return min(wait, suspicion) // it may be sure by then
+		}
 	}
 	r := h.dialer.request(h.ctx, h.target)
 	r.candidates = []candidate{h.way}
@@ -109,6 +119,7 @@ func (h *hang) roll() time.Duration {
 	h.pending++
 	l.mu.Lock()
 	h.tries = append(h.tries, now)
+	h.trouble.guesses++
 	sent := l.sent.add(now)
 	l.mu.Unlock()
 	go h.try(f, sent)

@@ -92,10 +92,12 @@ type trouble struct {
 	// Since the first of the dials that hang, or have hung in vain: zero while there is none.
 	since    time.Time
 	hangs    map[*hang]struct{}
-	failed   int // dials that are over
-	syns     int // which they have sent
-	after    int // of those: after somebody was seen to live
-	answered int // dials
+	guesses  int       // source ports that those have tried besides their first
+	failed   int       // dials that are over
+	ended    time.Time // the last of those was
+	syns     int       // which they have sent
+	after    int       // of those: after somebody was seen to live
+	answered int       // dials
 
 	atOnce  time.Time     // when a SYN was answered last that had not to be repeated
 	clean   int           // dials in a row that needed no other source port
@@ -114,9 +116,10 @@ func (t *trouble) beginLocked(since time.Time) {
 	t.since, t.failed, t.syns, t.after, t.answered = since, 0, 0, 0, 0
 }
 
-// halveLocked forgets half of what was and was not answered.
+// halveLocked forgets half of what was and was not answered: of one dial at a time nothing
+// would be left, were it not rounded up.
 func (t *trouble) halveLocked(since time.Time) {
-	t.since, t.failed, t.syns, t.after, t.answered = since, t.failed/2, t.syns/2, t.after/2, t.answered/2
+	t.since, t.failed, t.syns, t.after, t.answered = since, (t.failed+1)/2, (t.syns+1)/2, (t.after+1)/2, t.answered/2
 }
 
 // A look is who was seen to live, and who not.
@@ -170,14 +173,35 @@ func (l *Ledger) forgetTroubleLocked() {
 	}
 }
 
-// answered notes that a SYN was answered, so long after the first from its source port.
+// worked notes that a dial did, and took so long from the first SYN of its source port on:
+// what was wrong is over.
+func (l *Ledger) worked(p place, took time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.answeredLocked(p, took)
+	if t == nil {
+		return
+	}
+	if t.last.Dials = 0; t.last.Verdict != Hairpin {
+		t.last = Diagnosis{}
+	} else if t.clean > manyClean {
+		t.last, t.rolled = Diagnosis{}, rolled{through: true}
+	}
+}
+
+// answered notes that a SYN was answered, be it by a refusal.
 func (l *Ledger) answered(p place, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.answeredLocked(p, took)
+}
+
+// answeredLocked returns the trouble that there is at the place, or nil.
+func (l *Ledger) answeredLocked(p place, took time.Duration) *trouble {
 	t := l.troubles[p]
 	if t == nil {
 		l.loss.note(synsIn(took) - 1)
-		return
+		return nil
 	}
 	t.touched = time.Now()
 	if t.answered++; len(t.hangs) == 0 {
@@ -193,11 +217,7 @@ func (l *Ledger) answered(p place, took time.Duration) {
 		t.atOnce = t.touched
 	}
 	t.clean++
-	if t.last.Dials = 0; t.last.Verdict != Hairpin {
-		t.last = Diagnosis{}
-	} else if t.clean > manyClean {
-		t.last, t.rolled = Diagnosis{}, rolled{through: true}
-	}
+	return t
 }
 
 // resolved notes that a name has an address.
