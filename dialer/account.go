@@ -26,6 +26,10 @@ type Account struct {
 	Closing int                 // closed by us, the last FIN is on its way
 	Cooling [keepalive.Hows]int // ended in this way, the NAT still holds the port
 
+	// Kept is how many free ports are kept back: for control connections and newcomers, or
+	// because a fresh ledger does not know what is left in the NAT (Ledger.Ramp).
+	Kept int
+
 	Waiting    int           // dials that wait for a port
 	OldestWait time.Duration // how long the first of them has waited
 	NextFree   time.Duration // until the next cooling port comes free; 0: none is cooling
@@ -63,14 +67,21 @@ func (a Account) String() string {
 		fmt.Fprintf(&b, "of %d ", a.Limit)
 	}
 	b.WriteString("ports taken")
+	kept := a.Kept
+	if a.Waiting == 0 {
+		kept = 0 // nobody asks
+	}
 	cooling := a.Taken() - a.Asked - a.Dialing - a.Active - a.Idle - a.Closing
 	var parts []string
+	if a.Limit != netpath.None && a.Grade == netpath.Learned {
+		parts = append(parts, "a learned limit")
+	}
 	for _, p := range []struct {
 		n    int
 		what string
 	}{
 		{a.Asked + a.Dialing, "dialing"}, {a.Active, "active"}, {a.Idle, "idle"},
-		{a.Closing, "closing"}, {cooling, "cooling"},
+		{a.Closing, "closing"}, {cooling, "cooling"}, {kept, "kept back"},
 	} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))

@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -88,12 +89,20 @@ func (l *Ledger) bookLocked(now time.Time, r *request, fresh bool) (*flow, int) 
 }
 
 func (l *Ledger) bookBestLocked(now time.Time, r *request, fresh bool) (*flow, int) {
-	best, most := -1, -1
+	best, most, equal := -1, -1, 0
 	var rooms [2]room // the best one, and the next to be looked at
 	found, look := &rooms[0], &rooms[1]
 	for i, c := range r.candidates {
 		l.roomLocked(now, r, c, fresh, look)
-		if look.ports > most && (best < 0 || sameFamily(c, r.candidates[best])) {
+		switch {
+		case look.ports < 0 || look.ports < most || best >= 0 && !sameFamily(c, r.candidates[best]):
+			continue
+		case look.ports > most:
+			equal = 0
+		case c.dst != r.candidates[best].dst: // the resolver prefers those before it
+			continue
+		}
+		if equal++; rand.IntN(equal) == 0 { // of several Sources any, so that none fills up first
 			best, most = i, look.ports
 			found, look = look, found
 		}

@@ -157,6 +157,9 @@ func (d *Dialer) Reserve(ctx context.Context, network, address string) (*Reserva
 	}
 	if err != nil {
 		failed := dialError(network, address, err)
+		if t.unresolved {
+			failed.Verdict = DNS // whatever the Resolver says
+		}
 		if failed.Verdict == DNS {
 			l.tellVerdict(place{host: address}, address, DNS, "")
 			setup.Judged(DNS.String())
@@ -201,7 +204,11 @@ func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation
 	l.tellTaken(ctx, r, f, at, waited, start, err)
 	if waited {
 		t.setup.Phase("wait_for_port", t.address, start, err)
-		d.observe(Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err})
+		e := Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err}
+		if err != nil {
+			e.Verdict, e.Evidence = explain(err)
+		}
+		d.observe(e)
 	}
 	if err != nil {
 		return nil, dialError(t.network, t.address, err)
@@ -275,14 +282,15 @@ func (r *Reservation) Dial(ctx context.Context) (net.Conn, error) {
 
 func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 	var failed error // of addresses that are tried no more
+	var full *judged // which one was found to be
 	for {
 		c, err := r.connect(ctx)
 		if err == nil {
 			r.target.setup.Connected(c.keeper.local, c.keeper.way.dst)
 			return c, nil
 		}
-		if v, _ := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
-			r.candidates = slices.Clone(r.target.candidates)
+		if v, why := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
+			r.candidates, full = slices.Clone(r.target.candidates), &judged{verdict: v, evidence: why}
 		} else {
 			failed = join(failed, err)
 		}
@@ -290,6 +298,9 @@ func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 			return nil, dialError(r.target.network, r.target.address, join(failed, err))
 		}
 		if err := r.rebook(ctx); err != nil {
+			if full != nil && errors.Is(err, ErrBudget) {
+				full.err, err = err, full
+			}
 			return nil, dialError(r.target.network, r.target.address, join(failed, err))
 		}
 	}

@@ -17,6 +17,9 @@ var ErrBudget = errors.New("dialer: no port free")
 type BudgetError struct {
 	Account Account
 	Err     error // why we stopped waiting; nil: the dial goes on waiting (Ledger.Obstacle)
+
+	host string // as it was asked for
+	at   place  // that was to be dialed
 }
 
 func (e *BudgetError) Error() string {

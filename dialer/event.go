@@ -19,8 +19,8 @@ type Event struct {
 	Ending  keepalive.Ending
 	Retired bool // Ended: by the ledger, for somebody who waited
 
-	Verdict  Verdict // Failed: what that means
-	Evidence string  // Failed: for the verdict, in words
+	Verdict  Verdict // Failed, and Waited in vain: what that means
+	Evidence string  // for the verdict, in words
 	Tries    int     // Opened, Failed: from how many source ports
 	Stale    bool    // Opened: an old socket of the far end answered first, which a flow that idled out has left
 }

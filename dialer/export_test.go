@@ -153,3 +153,10 @@ func BenchmarkLedgerReserveAndRelease(b *testing.B) {
 		})
 	})
 }
+
+// OldKernel has SYNs repeated as Linux did before 6.5, and other systems do, until the test ends.
+func OldKernel(t *testing.T) {
+	was := linearSYNs
+	linearSYNs = func() int { return 0 }
+	t.Cleanup(func() { linearSYNs = was })
+}

@@ -313,3 +313,23 @@ func TestTroubleIsKnownWithoutADial(t *testing.T) {
 		}
 	})
 }
+
+func TestADiagnosisCountsRefusedDialsFromTheFirstOn(t *testing.T) {
+	inLab(t, 8, func(t *testing.T, lab *lab) {
+		d, start := lab.dialer(), time.Now()
+		for range 5 {
+			if _, err := d.DialContext(t.Context(), "tcp", server); dialer.VerdictOf(err) != dialer.PeerDown {
+				t.Error(err)
+			}
+			time.Sleep(11 * time.Second)
+		}
+		if ds := lab.ledger.Diagnoses(); len(ds) != 1 || ds[0].Dials != 5 || !ds[0].Since.Equal(start) {
+			t.Errorf("since %v: %+v", start, ds)
+		}
+		lab.serve(server)
+		lab.dial(d, server).Close()
+		if ds := lab.ledger.Diagnoses(); len(ds) != 0 {
+			t.Errorf("though a dial worked: %+v", ds)
+		}
+	})
+}

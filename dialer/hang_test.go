@@ -3,6 +3,7 @@ package dialer_test
 import (
 	"context"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 const vip = "10.0.0.100:80" // of a balancer: private, so that no NAT counts it
@@ -289,4 +291,63 @@ func TestAHairpinIsToldThoughAnotherSourcePortAlwaysHelps(t *testing.T) {
 			t.Errorf("diagnoses: %+v", ds)
 		}
 	})
+}
+
+func TestABlackHoleIsNotStormedWithSourcePorts(t *testing.T) {
+	for _, silent := range []bool{true, false} {
+		b := among(1)
+		b.stray, b.silent = true, silent
+		behind(t, b, func(t *testing.T, d *dialer.Dialer, _ func() dialer.Event) {
+			if dialOnce(t, d); b.syns.Load() > 4 {
+				t.Errorf("one dial sent from %d source ports", b.syns.Load())
+			}
+			b.syns.Store(0)
+			d.Observe = nil
+			var all sync.WaitGroup
+			for range 50 {
+				all.Go(func() { dialOnce(t, d) })
+			}
+			all.Wait()
+			if n := b.syns.Load(); n > 50+16 { // several may guess at the same moment
+				t.Errorf("50 dials sent from %d source ports", n)
+			}
+		})
+	}
+}
+
+func TestOneDialAtATimeIsEvidenceEnoughWhereSYNsAreRepeatedSeldom(t *testing.T) {
+	dialer.OldKernel(t)
+	untold(t, 16, 0, func(t *testing.T, lab *lab) {
+		d := lab.dialer()
+		var conns []*dialer.Conn
+		for range 16 {
+			conns = append(conns, lab.dial(d, server))
+		}
+		if vs := verdictsOf(t, d, 3); vs[2] != dialer.Exhausted {
+			t.Errorf("without a port: %v", vs)
+		}
+		if a := lab.account(server); a.Limit != 16 || a.Grade != netpath.Learned {
+			t.Errorf("limit %d, %v", a.Limit, a.Grade)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+	inLab(t, 16, func(t *testing.T, lab *lab) {
+		lab.ledger.SetHost(dialer.Host{Alive: func(netip.AddrPort) (int, int, int, int) { return 0, 0, 4, 0 }})
+		lab.net.BlackHole(server)
+		if vs := verdictsOf(t, lab.dialer(), 3); vs[2] != dialer.PathDown {
+			t.Errorf("a dead server: %v", vs)
+		}
+	})
+}
+
+// verdictsOf dials so often, one after the other.
+func verdictsOf(t *testing.T, d *dialer.Dialer, dials int) (vs []dialer.Verdict) {
+	for range dials {
+		_, err := d.DialContext(t.Context(), "tcp", server)
+		vs = append(vs, dialer.VerdictOf(err))
+		time.Sleep(time.Second)
+	}
+	return vs
 }

@@ -150,7 +150,7 @@ func TestAResolverThatHangsIsBoundedByTimeout(t *testing.T) {
 		start := time.Now()
 		_, err := d.DialContext(t.Context(), "tcp", "api.example:443")
 		var n net.Error
-		if !errors.As(err, &n) || !n.Timeout() || !errors.Is(err, context.DeadlineExceeded) {
+		if !errors.As(err, &n) || !n.Timeout() || !errors.Is(err, context.DeadlineExceeded) || dialer.VerdictOf(err) != dialer.DNS {
 			t.Errorf("got %v", err)
 		}
 		if took := waited(start); took != d.Timeout {
@@ -367,5 +367,42 @@ func TestAnErrorSaysWhereItDialedOnce(t *testing.T) {
 		if got := (&dialer.DialError{Network: "tcp", Address: address, Err: op}).Error(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestOfSourcesThatAreAlikeAnyIsChosen(t *testing.T) {
+	ln := echo(t)
+	for _, limits := range [][]netpath.Limit{nil, {{Scope: netpath.SourceDestination, N: 1000}}} {
+		l := &dialer.Ledger{Path: netpath.Profile{Limits: limits, Exempt: netpath.NoExempt()}, Ramp: -1}
+		d := &dialer.Dialer{Ledger: l, Sources: []dialer.Source{{Addr: netip.MustParseAddr("127.0.0.2")}, {Addr: netip.MustParseAddr("127.0.0.3")}}}
+		from := map[string]int{}
+		for range 40 {
+			c, err := d.DialContext(t.Context(), "tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			from[addrOf(c).String()]++
+			defer c.Close()
+		}
+		if len(from) != 2 { // by chance in one of 10^12
+			t.Errorf("%v: from %v", limits, from)
+		}
+	}
+}
+
+func addrOf(c net.Conn) netip.Addr { return c.LocalAddr().(*net.TCPAddr).AddrPort().Addr() }
+
+func TestAnInterfaceThatIsGoneLeavesTheOthers(t *testing.T) {
+	ln := echo(t)
+	lo := dialer.Source{Addr: netip.MustParseAddr("127.0.0.1")}
+	gone := dialer.Source{Interface: "gone9"}
+	c, err := (&dialer.Dialer{Ledger: new(dialer.Ledger), Sources: []dialer.Source{gone, lo}}).DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	_, err = (&dialer.Dialer{Ledger: new(dialer.Ledger), Sources: []dialer.Source{gone}}).DialContext(t.Context(), "tcp", ln.Addr().String())
+	if err == nil || !strings.Contains(err.Error(), `interface "gone9"`) {
+		t.Errorf("got %v", err)
 	}
 }

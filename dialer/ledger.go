@@ -259,29 +259,47 @@ func (l *Ledger) wait(ctx context.Context, w *waiter) (*flow, int, error) {
 		case <-expired:
 			why = errMaxWait
 		}
-		return nil, 0, l.giveUp(w, why)
+		return l.giveUp(w, why)
 	}
 }
 
-// giveUp takes w out of the queue. A grant that came meanwhile goes to the next.
-func (l *Ledger) giveUp(w *waiter, why error) error {
+// giveUp takes w out of the queue. A grant that came meanwhile goes to the next, if whoever
+// asked is gone.
+func (l *Ledger) giveUp(w *waiter, why error) (*flow, int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	select {
 	case g := <-w.ready:
-		if g.flow != nil {
-			l.dropLocked(now, g.flow)
+		switch {
+		case g.flow == nil:
+			return nil, 0, errors.Join(why, g.err)
+		case why == errMaxWait:
+			return g.flow, g.at, nil
 		}
-		return why
+		l.dropLocked(now, g.flow)
+		return nil, 0, why
 	default:
 	}
 	defer l.dequeueLocked(w)
 	if failed := l.failureLocked(w.request); failed != nil {
-		return errors.Join(why, failed)
+		return nil, 0, errors.Join(why, failed)
 	}
 	if !timeout(why) {
-		return why // called off: nobody asks who holds the ports
+		return nil, 0, why // called off: nobody asks who holds the ports
 	}
-	return &BudgetError{Account: l.snapshotLocked(now, l.fullestLocked(w)), Err: why}
+	return nil, 0, l.refusalLocked(now, w, why)
+}
+
+// refusalLocked says what stands most in the way of w.
+func (l *Ledger) refusalLocked(now time.Time, w *waiter, why error) *BudgetError {
+	a := l.fullestLocked(w)
+	e := &BudgetError{Account: l.snapshotLocked(now, a), Err: why, host: w.address}
+	for _, c := range w.candidates {
+		if slices.Contains(c.owes, a.key) {
+			e.at = c.place()
+			break
+		}
+	}
+	return e
 }

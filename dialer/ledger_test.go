@@ -3,6 +3,8 @@ package dialer_test
 import (
 	"context"
 	"errors"
+	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -62,6 +64,8 @@ func TestADialGivesUpWithTheAccountInItsError(t *testing.T) {
 	inLab(t, 1, func(t *testing.T, lab *lab) {
 		lab.serve(server)
 		d := lab.dialer()
+		var events []dialer.Event
+		d.Observe = func(e dialer.Event) { events = append(events, e) }
 		defer lab.dial(d, server).Close()
 
 		start := time.Now()
@@ -81,7 +85,65 @@ func TestADialGivesUpWithTheAccountInItsError(t *testing.T) {
 				t.Errorf("%q does not say %q", err, want)
 			}
 		}
+		if ds := lab.ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Exhausted || ds[0].Remote.String() != server || ds[0].Dials != 1 {
+			t.Errorf("diagnoses: %+v", ds)
+		}
+		if waits := events[len(events)-1]; waits.Kind != dialer.Waited || waits.Verdict != dialer.Exhausted {
+			t.Errorf("the last event: %+v", waits)
+		}
 	})
+}
+
+func TestWhatIsKeptBackIsToldToWhoWaits(t *testing.T) {
+	for want, ramp := range map[string]time.Duration{"31 of 32 ports taken (31 active, 1 kept back), 1 waiting": -1, "15 of 32 ports taken (15 active, 17 kept back), 1 waiting": time.Hour} {
+		inLab(t, 32, func(t *testing.T, lab *lab) {
+			lab.serve(server)
+			lab.ledger.Ramp, lab.ledger.MaxWait = ramp, time.Second
+			d := lab.dialer()
+			var err error
+			for err == nil {
+				var c net.Conn
+				if c, err = d.DialContext(t.Context(), "tcp", server); err == nil {
+					defer c.Close()
+				}
+			}
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %v", err, want)
+			}
+		})
+	}
+}
+
+func TestAFlowIsSeenInTheAccountOfItsDestinationToo(t *testing.T) {
+	path := netpath.AzureAppService()
+	path.Limits = []netpath.Limit{{Scope: netpath.SourceDestination, N: 100}, {Scope: netpath.Destination, N: 4}}
+	path.Exempt = netpath.NoExempt()
+	ln := echo(t)
+	l := &dialer.Ledger{Path: path, Ramp: -1, MaxWait: 5 * time.Second}
+	source := []dialer.Source{{Addr: netip.MustParseAddr("127.0.0.1")}}
+	first := &dialer.Dialer{Ledger: l, Sources: source}
+	for range 4 {
+		c, err := first.DialContext(t.Context(), "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if parked := c.(*dialer.Conn); !parked.Park(parked.Turn()) {
+			t.Fatal("not parked")
+		}
+	}
+	for _, a := range l.Accounts() {
+		if a.Idle != 4 || a.Taken() != 4 {
+			t.Errorf("%v", a)
+		}
+	}
+	second := &dialer.Dialer{Ledger: l, Sources: source}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	second.DialContext(ctx, "tcp", ln.Addr().String()) // the hold is longer than that
+	if n := l.Accounts()[0].Idle; n != 3 {
+		t.Errorf("%d of 4 idle connections are left, of which one was to be ended for who waits", n)
+	}
 }
 
 func TestADeadlineEndsTheWaitAndLeavesNoTrace(t *testing.T) {

@@ -9,16 +9,17 @@ import (
 
 // A lesson is a limit that the NAT has taught: a dial found no port though the path's own
 // limit, if one is known, would have let it have one. Others may hold what is missing and
-// give it back, so now and then it is tried whether there is more: one flow, and if that is
-// answered, two at a time, four. A server that takes no more connections for a moment looks
-// the same, so that the first try is soon; then they become rarer, down to one in a hold,
-// before which nobody gives anything back. Its fields are guarded by Ledger.mu.
+// give it back, so now and then it is tried whether there is more: one flow, and when that is
+// answered two at a time, and when those are, four. A server that takes no more connections
+// for a moment looks the same, so that the first try is soon; then they become rarer, down to
+// one in a hold, before which nobody gives anything back. Its fields are guarded by Ledger.mu.
 type lesson struct {
 	limit  int
 	known  int           // what Path says, or netpath.None
 	next   time.Time     // when to try whether there is more
 	pause  time.Duration // before that; 0: the last try found some
 	beyond int           // how many flows more may be tried now
+	proved int           // how many of as many were answered
 	used   time.Time
 }
 
@@ -26,9 +27,8 @@ const (
 	// maxLessons is how many accounts are remembered that were taught, after they are empty.
 	maxLessons = 256
 
-	// leastPause is between two tries, and before the first a hold is divided by firstPart.
+	// leastPause is before the first try.
 	leastPause = time.Second
-	firstPart  = 16
 )
 
 // gradeOf is that of the limit.
@@ -42,17 +42,20 @@ func (a *account) gradeOf(path netpath.Profile) netpath.Grade {
 // held is how many flows the NAT certainly has: those that were answered.
 func (a *account) held() int { return a.total - a.asked - a.dialing - a.cooling[keepalive.Unanswered] }
 
-// cutLocked teaches that a has no more ports than it holds.
+// cutLocked teaches that a has no more ports than it holds. Many dials may find out at a time
+// that there are none: only a try in vain is a reason to wait for longer.
 func (l *Ledger) cutLocked(now time.Time, a *account) {
 	s := a.lesson
+	tried := s == nil || s.beyond > 0
 	if s == nil {
 		s = l.lessonLocked(now, a)
 	}
 	s.limit, s.beyond, s.used = max(1, min(s.limit, a.held())), 0, now
 	a.limit = s.limit
-	hold := l.longestHold()
-	s.pause = max(leastPause, min(max(2*s.pause, hold/firstPart), hold))
-	s.next = now.Add(s.pause)
+	if tried {
+		s.pause = max(leastPause, min(2*s.pause, l.longestHold()))
+		s.next = now.Add(s.pause)
+	}
 }
 
 func (l *Ledger) lessonLocked(now time.Time, a *account) *lesson {
@@ -81,7 +84,7 @@ func (a *account) moreLocked(now time.Time) int {
 		return 0
 	}
 	if s.beyond == 0 && !now.Before(s.next) {
-		s.beyond = 1
+		s.beyond, s.proved = 1, 0
 	}
 	return s.beyond
 }
@@ -104,7 +107,9 @@ func (l *Ledger) provedLocked(now time.Time, a *account) {
 		return
 	}
 	s.pause = 0
-	s.beyond *= 2
+	if s.proved++; s.proved >= s.beyond {
+		s.beyond, s.proved = min(2*s.beyond, maxDialing), 0
+	}
 	if s.known != netpath.None {
 		s.beyond = min(s.beyond, s.known-s.limit)
 	}

@@ -3,7 +3,9 @@ package dialer_test
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +14,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/internal/memnet"
+	"github.com/natwise/natwise/keepalive"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
@@ -129,7 +132,7 @@ func TestPortsThatOthersTakeAreMissedAndComeBack(t *testing.T) {
 	})
 }
 
-func TestWhileExhaustedNothingIsSpent(t *testing.T) {
+func TestWhileExhaustedOnlyALoneDialTriesAndMoreAndMoreSeldom(t *testing.T) {
 	untold(t, 16, 0, func(t *testing.T, lab *lab) {
 		lab.ledger.MaxWait = time.Second
 		d := lab.dialer()
@@ -141,14 +144,85 @@ func TestWhileExhaustedNothingIsSpent(t *testing.T) {
 		if dialer.VerdictOf(err) != dialer.Exhausted || !errors.Is(err, dialer.ErrBudget) {
 			t.Errorf("got %v", err)
 		}
+		if !strings.Contains(err.Error(), " SYNs not answered, 16 connections to there live") || !strings.Contains(err.Error(), "a learned limit, 16 active") {
+			t.Errorf("%v does not say how that is known", err)
+		}
 		before := lab.nat.Stats().RefusedSYNs
-		for range 10 { // s: the first try whether there is more comes after 15
+		for range 600 { // s: tries begin after 1, 3, 7, 15, 31, 63, 127, 255, 495 and a bit
 			if _, err := d.DialContext(t.Context(), "tcp", server); dialer.VerdictOf(err) != dialer.Exhausted {
 				t.Errorf("got %v", err)
 			}
+			if n := lab.account(server).Cooling[keepalive.Unanswered]; n > 0 {
+				t.Errorf("%d ports are booked, of which the NAT knows nothing", n)
+			}
 		}
-		if after := lab.nat.Stats().RefusedSYNs; after != before {
-			t.Errorf("%d SYNs while it was known that there is no port", after-before)
+		if n := lab.nat.Stats().RefusedSYNs - before; n < 16 || n > 27 {
+			t.Errorf("%d SYNs while it was known that there is no port", n)
+		}
+		if ds := lab.ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Exhausted || ds[0].Dials < 600 || ds[0].Host != server {
+			t.Errorf("diagnoses: %+v", ds)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+	})
+}
+
+func TestAServerThatTakesNoMoreForAMomentIsNotLockedOut(t *testing.T) {
+	untold(t, 1000, 0, func(t *testing.T, lab *lab) {
+		var jam atomic.Bool
+		d := &dialer.Dialer{Ledger: lab.ledger, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			for jam.Load() { // the kernel sends the SYN again
+				select {
+				case <-time.After(time.Second):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			return lab.nat.DialContext(ctx, network, address)
+		}}
+		var conns []*dialer.Conn
+		dial := func(n int) (slowest time.Duration) {
+			t.Helper()
+			var mu sync.Mutex
+			var all sync.WaitGroup
+			start := time.Now()
+			for range n {
+				all.Go(func() {
+					c, err := d.DialContext(t.Context(), "tcp", server)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					conns, slowest = append(conns, c.(*dialer.Conn)), max(slowest, time.Since(start))
+				})
+			}
+			all.Wait()
+			return slowest
+		}
+		dial(12)
+		jam.Store(true)
+		time.AfterFunc(8*time.Second, func() { jam.Store(false) })
+		if took := dial(30); took > 20*time.Second {
+			t.Errorf("8 s were enough to have dials wait for %v", took)
+		}
+		for range 5 { // as many more as the limit may rise by
+			if took := dial(100); took > time.Second {
+				t.Errorf("long after that dials take %v", took)
+			}
+		}
+		if a := lab.account(server); a.Limit < 500 {
+			t.Errorf("the limit is %d", a.Limit)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		time.Sleep(time.Hour)
+		conns = nil
+		if took := dial(30); took > time.Second {
+			t.Errorf("an hour later dials take %v", took)
 		}
 		for _, c := range conns {
 			c.Close()

@@ -56,3 +56,28 @@ func TestALookUpTakesNoLongerThanTheTimeout(t *testing.T) {
 		}
 	})
 }
+
+func TestALookUpThatFailsIsCalledSoWhateverTheResolverSays(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want dialer.Verdict
+	}{
+		{errors.New("consul: no healthy instance"), dialer.DNS},
+		{context.DeadlineExceeded, dialer.DNS}, // its own
+		{context.Canceled, dialer.Unknown},     // the caller's
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		l := new(dialer.Ledger)
+		d := &dialer.Dialer{Ledger: l, Resolver: resolver(func(context.Context, string) ([]netip.Addr, error) {
+			if test.want == dialer.Unknown {
+				cancel()
+			}
+			return nil, test.err
+		})}
+		_, err := d.DialContext(ctx, "tcp", "a.example:80")
+		if dialer.VerdictOf(err) != test.want || !errors.Is(err, test.err) || len(l.Diagnoses()) > 0 != (test.want == dialer.DNS) {
+			t.Errorf("%v: %v, diagnosed %+v", test.err, err, l.Diagnoses())
+		}
+	}
+}

@@ -133,7 +133,8 @@ func (l *Ledger) eachFlowLocked(a *account, f func(*flow, *share)) {
 			}
 		}
 	}
-	if s := a.key.Scope(); s == netpath.Destination || s == netpath.SourceDestination {
+	switch s := a.key.Scope(); {
+	case s == netpath.SourceDestination, s == netpath.Destination && l.limit[netpath.SourceDestination] == netpath.None:
 		visit(a)
 		return
 	}

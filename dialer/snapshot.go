@@ -75,7 +75,7 @@ func (l *Ledger) Obstacle(by any) error {
 	if failed := l.failureLocked(w.request); failed != nil {
 		return failed
 	}
-	return &BudgetError{Account: l.snapshotLocked(time.Now(), l.fullestLocked(w))}
+	return l.refusalLocked(time.Now(), w, nil)
 }
 
 // Obstacle is that of the dialer's ledger.
@@ -143,6 +143,9 @@ func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) A
 	s := Account{
 		Key: a.key, Limit: a.limit, Grade: a.gradeOf(l.path), Asked: a.asked, Dialing: a.dialing, Cooling: a.cooling,
 		Waiting: a.waiting, Opened: a.opened, Failed: a.failed, Reclaimed: a.reclaimed, Exceeded: a.exceeded,
+	}
+	if a.limit != netpath.None {
+		s.Kept = max(0, a.limit-max(a.total, l.rampedLocked(now, a)-a.reserve()))
 	}
 	if !nextFree.IsZero() {
 		s.NextFree = max(0, nextFree.Sub(now))

@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -50,7 +51,7 @@ func (d *Dialer) checkSources() error {
 }
 
 // sourcesFor returns the sources for a destination, with their addresses: none that fits its
-// family, or the zero Source where the system may choose.
+// family, or the zero Source where the system may choose. The error says why there are none.
 func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 	var particular, general []Source
 	free := len(d.Sources) == 0
@@ -72,14 +73,13 @@ func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 		return []Source{{}}, nil
 	}
 	var fits []Source
+	var gone error // an interface
 	for _, s := range chosen {
 		if s.Interface != "" && !s.Addr.IsValid() {
 			a, err := addressOf(s.Interface, dst)
-			if err != nil {
-				return nil, err
-			}
+			gone = cmp.Or(gone, err)
 			if !a.IsValid() {
-				continue // it has none of that family
+				continue // it has none of that family, or is gone
 			}
 			s.Addr = a
 		}
@@ -87,7 +87,10 @@ func (d *Dialer) sourcesFor(dst netip.Addr) ([]Source, error) {
 			fits = append(fits, s)
 		}
 	}
-	return fits, nil
+	if len(fits) > 0 {
+		return fits, nil // the others will do
+	}
+	return nil, gone
 }
 
 // addressOf returns the first address of an interface that a flow to dst can come from; the

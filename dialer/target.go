@@ -18,6 +18,7 @@ type target struct {
 	network, address string // as they were asked for
 	host             string
 	named            bool     // a name was looked up: host's, or the proxy's
+	unresolved       bool     // in vain, and not for want of its caller's patience
 	via              *url.URL // the proxy that the candidates lead to; nil: none
 	candidates       []candidate
 	setup            *telemetry.Setup
@@ -64,6 +65,7 @@ func (d *Dialer) target(ctx context.Context, network, address string) (target, e
 	t.named = isName != nil
 	addrs, err := d.lookup(ctx, network, host)
 	if err != nil {
+		t.unresolved = t.named && ctx.Err() == nil
 		return t, err
 	}
 	t.candidates, err = d.candidates(addrs, number)

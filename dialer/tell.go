@@ -123,7 +123,8 @@ func (l *Ledger) tellRefused(address string, err error) {
 	if !errors.As(err, &refused) {
 		return
 	}
-	l.scope.Rejected(refused.Account.Key.Dest)
+	l.scope.Rejected(refused.at.dst)
+	l.diagnose(refused.at, refused.host, Exhausted, refused.Account.String())
 	l.scope.Warn("refused", address, "no port came free in time", "address", address, "account", refused.Account.String())
 }
 
@@ -142,9 +143,7 @@ func (l *Ledger) fullest(c candidate) (fullest Account) {
 
 // tellVerdict notes what a failed dial means, and warns of what its caller can do little about.
 func (l *Ledger) tellVerdict(p place, address string, v Verdict, evidence string) {
-	l.mu.Lock()
-	l.failedToLocked(time.Now(), p, address, v, evidence)
-	l.mu.Unlock()
+	l.diagnose(p, address, v, evidence)
 	switch v {
 	case Exhausted, Hairpin, PathDown, LocalPorts:
 		l.scope.Warn(v.String(), address, "a dial failed, and it is known why",

@@ -244,8 +244,11 @@ func (r lossRate) with(other lossRate) float64 {
 	return max(0.01, (r.lost+other.lost+lost)/(r.sent+other.sent+sent))
 }
 
-// failedToLocked notes what a failed dial to a place means.
-func (l *Ledger) failedToLocked(now time.Time, p place, host string, v Verdict, evidence string) {
+// diagnose notes what a failed dial to a place means.
+func (l *Ledger) diagnose(p place, host string, v Verdict, evidence string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
 	t := l.troubleLocked(now, p)
 	dials, since := t.last.Dials+1, t.last.Since
 	if t.last.Verdict != v || dials == 1 {

@@ -40,7 +40,7 @@ func (v Verdict) String() string {
 // VerdictOf returns what a failed dial means whose error is in err's chain. Of any other
 // error nothing is known.
 func VerdictOf(err error) Verdict {
-	v, _ := explain(err)
+	v, _, _ := told(err)
 	return v
 }
 
@@ -84,22 +84,32 @@ func errorType(v Verdict, err error) string {
 	return telemetry.ErrorType(err)
 }
 
-// explain says what an error means by itself.
-func explain(err error) (v Verdict, evidence string) {
-	if d := new(DialError); errors.As(err, &d) && d.Verdict != Unknown { // of a dialer that this one dials by
-		return d.Verdict, d.Evidence
+// told returns what an error says that it means, if it was judged.
+func told(err error) (v Verdict, evidence string, ok bool) {
+	if d := new(DialError); errors.As(err, &d) && d.Verdict != Unknown {
+		return d.Verdict, d.Evidence, true
 	}
-	if js := judgements(err, nil); len(js) > 0 {
-		for _, j := range js {
-			if j.verdict != Unknown {
-				return j.verdict, j.evidence
-			}
+	js := judgements(err, nil)
+	for _, j := range js {
+		if j.verdict != Unknown {
+			return j.verdict, j.evidence, true
 		}
-		return Unknown, js[0].evidence
 	}
 	switch {
+	case len(js) > 0:
+		return Unknown, js[0].evidence, true
 	case errors.Is(err, ErrBudget):
-		return Exhausted, ""
+		return Exhausted, "", true
+	}
+	return Unknown, "", false
+}
+
+// explain says what an error of a dial means, if need be by itself.
+func explain(err error) (v Verdict, evidence string) {
+	if v, evidence, ok := told(err); ok {
+		return v, evidence
+	}
+	switch {
 	case errors.As(err, new(*net.DNSError)) && !errors.Is(err, context.Canceled):
 		return DNS, ""
 	case isRefused(err), isReset(err):
@@ -193,7 +203,8 @@ func (e *evidence) judge() (Verdict, string) {
 	case e.counted && e.full():
 		return Exhausted, fmt.Sprintf("%s not answered, %s; %s held%s", plural(e.syns, "SYN"), e.tellAlive(), plural(e.held, "port"), e.tellOthers())
 	case e.same.alive > e.same.dead:
-		return Unknown, fmt.Sprintf("%s not answered, while %s: the server, or what stands before it, takes no more", plural(e.syns, "SYN"), e.tellAlive())
+		return Unknown, fmt.Sprintf("%s not answered, while %s: the server, or what stands before it, takes no more, or others have the NAT's ports",
+			plural(e.syns, "SYN"), e.tellAlive())
 	}
 	return PathDown, fmt.Sprintf("%s not answered, %s%s", plural(e.syns, "SYN"), e.tellAlive(), e.tellOthers())
 }

@@ -80,6 +80,9 @@ func TestErrorsExplainThemselves(t *testing.T) {
 		{context.Canceled, Unknown},
 		{errors.Join(&judged{Unknown, "", errNoAnswer}, fmt.Errorf("b: %w", &judged{PeerDown, "", errNoAnswer})), PeerDown},
 	} {
+		if _, _, ok := told(test.err); !ok && VerdictOf(test.err) != Unknown {
+			t.Errorf("%v may have happened on a connection, and is called %v", test.err, VerdictOf(test.err))
+		}
 		e := dialError("tcp", "a.example:1", test.err)
 		if e.Verdict != test.want || VerdictOf(fmt.Errorf("get: %w", e)) != test.want {
 			t.Errorf("%v: %v, want %v", test.err, e.Verdict, test.want)
