@@ -26,8 +26,9 @@ type Account struct {
 	Closing int                 // closed by us, the last FIN is on its way
 	Cooling [keepalive.Hows]int // ended in this way, the NAT still holds the port
 
-	// Kept is how many free ports are kept back: for control connections and newcomers, or
-	// because a fresh ledger does not know what is left in the NAT (Ledger.Ramp).
+	// Kept is how many free ports are kept back: for control connections and newcomers,
+	// because a fresh ledger does not know what is left in the NAT (Ledger.Ramp), or since the
+	// Budget has refused them.
 	Kept int
 
 	Waiting    int           // dials that wait for a port
@@ -46,7 +47,10 @@ type Account struct {
 	Opened    uint64 // flows that connected
 	Failed    uint64 // dials that did not
 	Reclaimed uint64 // parked flows ended for somebody who waited
-	Exceeded  uint64 // grants beyond the limit, in Shadow only
+
+	// Exceeded is how many grants there ever were beyond the limit, in Shadow only: an
+	// account that had some is not forgotten.
+	Exceeded uint64
 }
 
 // Taken is how many ports the account holds.
@@ -221,5 +225,5 @@ func (a *account) scarce() bool {
 
 // empty reports whether the account can be forgotten.
 func (a *account) empty() bool {
-	return a.total == 0 && a.waiting == 0 && a.failing == nil
+	return a.total == 0 && a.waiting == 0 && a.failing == nil && a.exceeded == 0
 }

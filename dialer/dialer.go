@@ -200,9 +200,9 @@ func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation
 	if r.since.IsZero() {
 		r.since = start
 	}
-	f, at, waited, err := l.reserve(ctx, r)
-	l.tellTaken(ctx, r, f, at, waited, start, err)
-	if waited {
+	f, at, w, err := l.reserve(ctx, r)
+	l.tellTaken(ctx, r, f, at, w, start, err)
+	if w != nil {
 		t.setup.Phase("wait_for_port", t.address, start, err)
 		e := Event{Kind: Waited, Host: t.address, Took: time.Since(start), Err: err}
 		if err != nil {

@@ -84,6 +84,7 @@ func (l *flowList) remove(f *flow) {
 type waiter struct {
 	request
 	claims []*claim
+	ahead  int          // how many waited before it when it came
 	ready  chan granted // capacity one: whoever grants never waits for whoever receives
 }
 

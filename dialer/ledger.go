@@ -59,9 +59,10 @@ type Ledger struct {
 	TracerProvider trace.TracerProvider
 
 	// Logger is warned, at most once a minute of the same: four fifths of a limit are taken,
-	// nobody got a port in time, packets vanish, a connection was dropped without Close, a
-	// shared Budget is degraded.
-	// Nil: nobody is.
+	// nobody got a port in time, a dial failed and it is known why, packets vanish, an old
+	// socket of the far end answered first, a connection or a response body was dropped
+	// without Close, or is out for long, a shared Budget is degraded. It is told, too, when
+	// that Budget is as it should be again. Nil: nobody is.
 	Logger *slog.Logger
 
 	// Name tells this ledger from others in telemetry, where there are several.
@@ -181,22 +182,22 @@ func (l *Ledger) owing(network string, candidates []candidate) []candidate {
 }
 
 // reserve returns a flow for the first candidate that has room, and waits for
-// one where none has.
-func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, waited bool, err error) {
+// one where none has: then w is who did.
+func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, w *waiter, err error) {
 	if err := l.init(); err != nil {
-		return nil, 0, false, err
+		return nil, 0, nil, err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return nil, 0, false, err // done before it began: even where a port is free
+		return nil, 0, nil, err // done before it began: even where a port is free
 	}
 	l.mu.Lock()
 	now := time.Now()
 	l.expireLocked(now)
 	if f, at := l.bookLocked(now, &r, true); f != nil {
 		l.mu.Unlock()
-		return f, at, false, nil
+		return f, at, nil, nil
 	}
-	w := l.enqueueLocked(now, r)
+	w = l.enqueueLocked(now, r)
 	for _, c := range w.claims { // those before it may wait for something else
 		if c.account.waiting > 1 {
 			l.pumpAccountLocked(now, c.account)
@@ -214,7 +215,7 @@ func (l *Ledger) reserve(ctx context.Context, r request) (f *flow, at int, waite
 	l.mu.Unlock()
 	l.retire(victims)
 	f, at, err = l.wait(ctx, w)
-	return f, at, true, err
+	return f, at, w, err
 }
 
 // tryReserve books a flow for one candidate now or not at all, and only where a

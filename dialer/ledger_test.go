@@ -441,11 +441,19 @@ func TestShadowRefusesNothingAndCountsWhatItWouldHave(t *testing.T) {
 		lab.ledger.Shadow = true
 		d := lab.dialer()
 		d.Dial = lab.net.DialContext // or the NAT would refuse
+		var conns []*dialer.Conn
 		for range 5 {
-			defer lab.dial(d, server).Close()
+			conns = append(conns, lab.dial(d, server))
 		}
 		if a := lab.account(server); a.Active != 5 || a.Exceeded != 3 {
 			t.Errorf("got %v, %d exceeded", a, a.Exceeded)
+		}
+		for _, c := range conns {
+			c.Close()
+		}
+		time.Sleep(24 * time.Hour)
+		if a := lab.account(server); a.Taken() != 0 || a.Exceeded != 3 {
+			t.Errorf("a day later: %v, %d exceeded", a, a.Exceeded)
 		}
 	})
 }

@@ -19,6 +19,9 @@ func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 			if slices.ContainsFunc(w.claims, func(c *claim) bool { return c.account == a }) {
 				continue // two candidates may owe the same account
 			}
+			if w.claims == nil {
+				w.ahead = a.waiting
+			}
 			s := l.shareLocked(a, r.owner)
 			claim := &claim{waiter: w, account: a, share: s}
 			if r.control {

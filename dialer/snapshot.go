@@ -15,8 +15,8 @@ import (
 )
 
 // Accounts returns a copy of every account in which something is booked or
-// wanted, ordered by key. It looks at every flow; a page or a scrape may call
-// it every second.
+// wanted, or was beyond the limit (Shadow), ordered by key. It looks at every
+// flow; a page or a scrape may call it every second.
 func (l *Ledger) Accounts() []Account {
 	accounts := l.booked()
 	for i := range accounts {
@@ -145,7 +145,10 @@ func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) A
 		Waiting: a.waiting, Opened: a.opened, Failed: a.failed, Reclaimed: a.reclaimed, Exceeded: a.exceeded,
 	}
 	if a.limit != netpath.None {
-		s.Kept = max(0, a.limit-max(a.total, l.rampedLocked(now, a)-a.reserve()))
+		if s.Kept = a.limit - a.total; !a.tight {
+			s.Kept = min(s.Kept, a.limit-l.rampedLocked(now, a)+a.reserve())
+		}
+		s.Kept = max(0, s.Kept)
 	}
 	if !nextFree.IsZero() {
 		s.NextFree = max(0, nextFree.Sub(now))

@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func (d *Dialer) Telemetry() *telemetry.Scope { return d.ledger().Telemetry() }
 // snapshots returns what OpenTelemetry's callback looks at the ledger by.
 func snapshots(of weak.Pointer[Ledger]) func() telemetry.Snapshot {
 	return func() telemetry.Snapshot {
-		if l := of.Value(); l != nil {
+		if l := of.Value(); l != nil && l.Used() {
 			return l.snapshot()
 		}
 		return telemetry.Snapshot{}
@@ -94,14 +95,14 @@ func (l *Ledger) engines() (engines []telemetry.Engine) {
 func (l *Ledger) tellEngines() { l.scope.Engines(l.engines()) }
 
 // tellTaken tells what came of wanting a port.
-func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, waited bool, began time.Time, err error) {
+func (l *Ledger) tellTaken(ctx context.Context, r request, f *flow, at int, w *waiter, began time.Time, err error) {
 	if c := r.candidates[at]; err == nil && len(c.owes) > 0 {
-		l.scope.Taken(c.dst, waited)
+		l.scope.Taken(c.dst, w != nil)
 	}
-	if waited && r.itself {
+	if w != nil && r.itself {
 		took := time.Since(began)
 		l.scope.Name(r.address).Waited(ctx, took, err)
-		l.scope.Wait(ctx, "", r.address, 0, took, err)
+		l.scope.Wait(ctx, "", r.address, w.ahead, took, err)
 		l.tellRefused(r.address, err)
 	}
 	if err == nil && f.pressed && l.scope.Due("budget", r.address) {
@@ -125,6 +126,7 @@ func (l *Ledger) tellRefused(address string, err error) {
 	}
 	l.scope.Rejected(refused.at.dst)
 	l.diagnose(refused.at, refused.host, Exhausted, refused.Account.String())
+	address = cmp.Or(refused.host, address)
 	l.scope.Warn("refused", address, "no port came free in time", "address", address, "account", refused.Account.String())
 }
 
