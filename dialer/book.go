@@ -190,7 +190,7 @@ func (l *Ledger) openFlowLocked(now time.Time, r *request, c candidate, room *ro
 	if l.spareFlow = nil; f == nil {
 		f = new(flow)
 	}
-	*f = flow{owes: len(c.owes), grant: grant, host: r.address, remote: c.dst}
+	*f = flow{owes: len(c.owes), grant: grant, control: r.control, host: r.address, remote: c.dst}
 	if l.began.IsZero() {
 		l.began = now
 	}

@@ -58,7 +58,16 @@ func (l *Ledger) failedLocked(now time.Time, f *flow, err error) {
 	a.failing.trying = false
 	a.failing.err = fmt.Errorf("%v: %w", f.remote, err)
 	a.failing.next = now.Add(a.failing.backoff.Next())
+	asked := now
+	if f.control && timeout(err) { // which is impatient: who came after its last SYN is told nothing by it
+		_, last := syns(now.Sub(f.sent))
+		asked = f.sent.Add(last)
+	}
 	for _, w := range l.waitersLocked(a) {
+		if w.since.After(asked) {
+			a.failing.next = now
+			continue
+		}
 		if err := l.failureLocked(w.request); err != nil {
 			l.dequeueLocked(w)
 			w.ready <- granted{err: err}

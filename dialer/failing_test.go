@@ -3,6 +3,7 @@ package dialer_test
 import (
 	"context"
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -331,5 +332,53 @@ func TestADiagnosisCountsRefusedDialsFromTheFirstOn(t *testing.T) {
 		if ds := lab.ledger.Diagnoses(); len(ds) != 0 {
 			t.Errorf("though a dial worked: %+v", ds)
 		}
+	})
+}
+
+func TestAControlDialSaysNothingToWhoAskedAfterItsLastSYN(t *testing.T) {
+	dialer.OldKernel(t)
+	inLab(t, 8, func(t *testing.T, lab *lab) {
+		lab.serve(server)
+		var down atomic.Bool
+		d := lab.dialer()
+		d.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			for pause := time.Second; down.Load(); pause *= 2 {
+				select {
+				case <-time.After(pause):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			return lab.nat.DialContext(ctx, network, address)
+		}
+		dial := func() error {
+			c, err := d.DialContext(t.Context(), "tcp", server)
+			if err == nil {
+				c.Close()
+			}
+			return err
+		}
+		down.Store(true)
+		if dial() == nil {
+			t.Fatal("connected through a black hole")
+		}
+		time.Sleep(10 * time.Second)
+		ctx, cancel := context.WithTimeout(dialer.WithControl(t.Context()), 2500*time.Millisecond) // SYNs after 0 and 1 s
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() { d.DialContext(ctx, "tcp", server) })
+		time.Sleep(500 * time.Millisecond)
+		all.Go(func() {
+			if dial() == nil {
+				t.Error("who asked before is told nothing")
+			}
+		})
+		time.Sleep(1500 * time.Millisecond)
+		down.Store(false)
+		start := time.Now()
+		if err := dial(); err != nil || waited(start) != 500*time.Millisecond {
+			t.Errorf("the path is in order, and after %v: %v", waited(start), err)
+		}
+		all.Wait()
 	})
 }

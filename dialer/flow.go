@@ -32,6 +32,8 @@ type flow struct {
 
 	stage     stage
 	trial     bool // the one dial to an address that fails
+	control   bool
+	sent      time.Time // the first SYN
 	reclaimed bool
 	how       keepalive.How // when cooling
 	release   time.Time     // when cooling

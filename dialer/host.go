@@ -45,12 +45,19 @@ func remembered(f func() []uint16) func() []uint16 {
 // backend.
 func mayHairpin(a netip.Addr) bool { return a.IsPrivate() }
 
-// synsIn is how many SYNs have been sent so long after the first: the first few a second
-// apart, then each after twice the time.
+// synsIn is how many SYNs have been sent so long after the first.
 func synsIn(d time.Duration) int {
+	n, _ := syns(d)
+	return n
+}
+
+// syns is that, and when the last of them was sent: the first few a second apart, then each
+// after twice the time.
+func syns(d time.Duration) (n int, last time.Duration) {
 	n, next := 1, time.Second
 	for linear := linearSYNs(); d >= next; n++ {
+		last = next
 		next += time.Second << max(0, n-linear)
 	}
-	return n
+	return n, last
 }

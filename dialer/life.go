@@ -12,7 +12,7 @@ import (
 func (l *Ledger) dial(f *flow) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	f.stage = dialing
+	f.stage, f.sent = dialing, time.Now()
 	for _, d := range f.debts() {
 		d.account.asked--
 		d.account.dialing++

@@ -161,26 +161,28 @@ type evidence struct {
 }
 
 const (
-	// unlikely is how seldom chance may do what is taken for a fault.
-	unlikely = 2e-4
+	// unlikely is how seldom chance may do what is taken for a fault, and acted upon; improbable
+	// what is only called one.
+	unlikely   = 2e-4
+	improbable = 5e-3
 
 	// manyHeld is how many ports must be held, at least, before one more can be taken for
 	// too many; of a small limit a quarter.
 	manyHeld = 8
 
 	// manySYNs is how many one dial must have sent in vain before it can be taken for more
-	// than bad luck.
-	manySYNs = 5
+	// than bad luck. More go out within 10 s only since Linux 6.5.
+	manySYNs = 4
 )
 
-// chance reports whether so many SYNs may have been lost by chance, of so many dials among
-// those that were answered: whichever of them it had hit would have been seen.
-func (e *evidence) chance(dials, syns int) bool {
+// chance is how likely it is, at most, that so many SYNs were lost by chance, of so many dials
+// among those that were answered: whichever of them it had hit would have been seen.
+func (e *evidence) chance(dials, syns int) float64 {
 	if dials == 0 {
-		return true
+		return 1
 	}
 	k, n := float64(dials), float64(dials+e.answered)
-	return math.Pow(n*math.E/k, k)*math.Pow(e.loss, float64(syns)) > unlikely
+	return min(1, math.Pow(n*math.E/k, k)*math.Pow(e.loss, float64(syns)))
 }
 
 // hairpin reports whether flows come back to this host: the kernel has seen them come, or
@@ -190,17 +192,22 @@ func (e *evidence) hairpin() bool {
 	if r.comeBack(cameBack) {
 		return true
 	}
-	return len(e.serves) > 0 && 2*r.late <= r.long && r.long >= 3 && r.fresh >= 2 && !e.chance(r.long, 2*r.long) && e.same.dead == 0
+	return len(e.serves) > 0 && 2*r.late <= r.long && r.long >= 3 && r.fresh >= 2 && e.chance(r.long, 2*r.long) <= unlikely && e.same.dead == 0
 }
 
 // judge says what it means that a dial is not answered.
 func (e *evidence) judge() (Verdict, string) {
+	chance := e.chance(e.dials, e.syns)
+	if e.beyond && e.syns > 1 || e.same.dead > e.same.alive {
+		chance = 0
+	}
+	full := e.counted && e.full()
 	switch {
 	case e.hairpin():
 		return Hairpin, e.tellHairpin()
-	case e.over < examineAfter, e.chance(e.dials, e.syns) && !(e.beyond && e.syns > 1) && e.same.dead <= e.same.alive:
+	case e.over < examineAfter, chance > improbable, full && chance > unlikely:
 		return Unknown, fmt.Sprintf("%s not answered within %v", plural(e.syns, "SYN"), e.over.Round(10*time.Millisecond))
-	case e.counted && e.full():
+	case full:
 		return Exhausted, fmt.Sprintf("%s not answered, %s; %s held%s", plural(e.syns, "SYN"), e.tellAlive(), plural(e.held, "port"), e.tellOthers())
 	case e.same.alive > e.same.dead:
 		return Unknown, fmt.Sprintf("%s not answered, while %s: the server, or what stands before it, takes no more, or others have the NAT's ports",

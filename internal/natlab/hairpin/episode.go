@@ -62,8 +62,9 @@ func (e *episode) end() error {
 // A venue is a stage where one episode after the other happens, each at a server of its own.
 type venue struct {
 	*stage
-	limit int // of flows to one destination
-	next  int // server
+	limit int  // of flows to one destination
+	old   bool // the client's kernel sends SYNs again as older ones did
+	next  int  // server
 }
 
 const (
@@ -79,7 +80,8 @@ func venuePath(limit int) netpath.Profile {
 	return p
 }
 
-func openVenue(limit int) (*venue, error) {
+func openVenue(chance *rand.Rand) (*venue, error) {
+	limit := []int{16, 24, 32, 48}[chance.IntN(4)]
 	st, err := open(natlab.Config{Path: venuePath(limit), Servers: venueServers})
 	if err != nil {
 		return nil, err
@@ -89,6 +91,10 @@ func openVenue(limit int) (*venue, error) {
 	// it is asked more than once a second: its kernel counts each answer twice.
 	if _, err := v.Exec(context.Background(), "gateway", "sysctl", "-qw", "net.ipv4.icmp_ratelimit=0"); err != nil {
 		return nil, errors.Join(err, v.close())
+	}
+	if chance.IntN(2) == 0 { // SYNs are sent again after 1, 3 and 7 s, as before Linux 6.5
+		v.Exec(context.Background(), "client", "sysctl", "-qw", "net.ipv4.tcp_syn_linear_timeouts=0") // there it was always so
+		v.old = true
 	}
 	return v, nil
 }
@@ -220,6 +226,9 @@ func (e *episode) dialTo(address string, n int) error {
 		Client: e.client, Address: address, N: n, AtOnce: 8,
 		Apart: e.while(0, min(300*time.Millisecond, 2*time.Second/time.Duration(n))), Each: e.while(6*time.Second, 8*time.Second),
 	}
+	if e.old {
+		d.Each += 2 * time.Second // up to what a Dialer allows by itself: the fourth SYN goes out after 7
+	}
 	if err := e.guest.ask("Dial", d, &e.dials); err != nil {
 		return err
 	}
@@ -255,6 +264,9 @@ func (e *episode) verdicts() (all []string) {
 // String says what has happened and what was said of it.
 func (e *episode) String() string {
 	s := fmt.Sprintf("%s is called %s: %s%v; dials:", e.class, e.called(), e.about, e.dest)
+	if e.old {
+		s = "on an older kernel " + s
+	}
 	for _, d := range e.dials {
 		s += fmt.Sprintf(" %v, tries %d", d.Took.Round(time.Millisecond), d.Tries)
 		if d.Error != "" {

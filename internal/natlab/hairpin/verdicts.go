@@ -101,7 +101,7 @@ func (p *playbill) perform(v **venue, class string, chance *rand.Rand) (e *episo
 		*v = nil
 	}
 	if *v == nil && err == nil {
-		*v, err = openVenue([]int{16, 24, 32, 48}[chance.IntN(4)])
+		*v, err = openVenue(chance)
 	}
 	if err != nil {
 		return e, err
