@@ -30,13 +30,16 @@
 // what is beside, how many packets get lost, and when is dialed. An episode is called what its
 // failed dials and the ledger's Diagnoses say; one word that is wrong is enough. One where
 // nothing is said is called healthy. Where ports are exhausted, eight or more of them are
-// ours: who has fewer cannot know.
+// ours: who has fewer cannot know. Half of the clients have a kernel that sends SYNs again as
+// Linux did before 6.5, after 1, 3 and 7 s.
 //
 // # limits
 //
 // A path whose limit nobody tells, under a load of twice as many as it has ports, each for a
 // connection of half a second to three; elsewhere all is well. Beside it, in a lab of its own,
-// the same under a ledger that is told.
+// the same under a ledger that is told. And a server that accepts nothing for 8 s, so that its
+// kernel drops SYNs while what is there lives, on a path whose profile is the zero one: it looks
+// like a want of ports, and nobody may be refused for it, then or later.
 //
 // # sources
 //

@@ -36,17 +36,23 @@ const (
 )
 
 // limits lets natwise find out how many ports there are, and how many are left where another
-// process takes half of them.
+// process takes half of them; and that a server which takes no more for a while is no limit.
 func limits(r *work.Report) error {
 	all := []int{16, 64, 128}
-	found := make([][]work.Measurement, len(all))
-	errs := make([]error, len(all))
+	found := make([][]work.Measurement, len(all)+1)
+	errs := make([]error, len(all)+1)
 	var learning sync.WaitGroup
 	for i, n := range all {
 		learning.Go(func() {
 			errs[i] = learn(n, r.Full, func(m work.Measurement) { found[i] = append(found[i], m.At(fmt.Sprintf("limit %d", n), "")) })
 		})
 	}
+	learning.Go(func() {
+		last := len(all)
+		errs[last] = jam(func(m work.Measurement) {
+			found[last] = append(found[last], m.At("no limit, a server jammed for 8 s", ""))
+		})
+	})
 	learning.Wait()
 	for _, m := range slices.Concat(found...) {
 		r.Note(m)
