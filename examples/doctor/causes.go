@@ -20,6 +20,7 @@ type finding struct {
 	Change      string `json:"change"`
 
 	of *cause
+	by *use
 }
 
 // So many connections, and not one or two, are a habit.
@@ -81,6 +82,10 @@ var causes = [...]cause{
 	}},
 }
 
+// leaks take files and local ports too, and the server's connections, so that they are
+// wrong where no path counts.
+var leaks = map[string]bool{"half-closed": true, "never-closed": true}
+
 // fix is what to change, in a program of this language.
 func (c *chart) fix(f finding, language string) string {
 	path := c.path.counted
@@ -99,14 +104,33 @@ type chart struct {
 	began, now time.Time
 	accounts   []*account
 	findings   []finding
+	judged     int // connections that the path counts
+	searched   int // others, for leaks only
+	unknown    int // of all these, those that nobody was seen to hold
+
+	totals []*account // of all destinations together
+	most   *use       // of what they have, the largest
 }
 
 // chart draws up what there is. With a pid, that is what this process has.
 func (h *history) chart(now time.Time, all bool, pid int) *chart {
 	c := &chart{path: h.path, began: h.began, now: now, accounts: h.standing(now, all)}
 	for _, a := range c.accounts {
+		if a.total() {
+			c.totals = append(c.totals, a)
+		}
 		for _, u := range a.uses {
-			if !a.exempt && (pid == 0 || pid == u.who.number()) {
+			if !a.exempt && (c.most == nil || u.taken() > c.most.taken()) {
+				c.most = u
+			}
+			if u.who == nil {
+				c.unknown += len(u.flows)
+			}
+		}
+	}
+	for _, a := range c.accounts {
+		for _, u := range a.uses {
+			if pid == 0 || pid == u.who.number() {
 				c.diagnose(u)
 			}
 		}
@@ -121,12 +145,63 @@ func (h *history) chart(now time.Time, all bool, pid int) *chart {
 }
 
 func (c *chart) diagnose(u *use) {
+	if u.owes.exempt {
+		c.searched += len(u.flows)
+	} else {
+		c.judged += len(u.flows)
+	}
 	for i, cause := range causes {
+		if u.owes.exempt && !leaks[cause.name] {
+			continue
+		}
 		if what := cause.says(c, u); what != "" {
 			u.wrong = append(u.wrong, cause.name)
-			c.findings = append(c.findings, finding{cause.name, u.who.String(), u.who.number(), u.to.String(), what, "", &causes[i]})
+			c.findings = append(c.findings, finding{cause.name, u.who.String(), u.who.number(), u.to.String(), what, "", &causes[i], u})
 		}
 	}
+}
+
+// A kind is the findings of one cause in one program, the largest first: fifty workers, or a
+// thousand destinations, have one habit.
+type kind []finding
+
+func (c *chart) kinds() (kinds []kind) {
+	type name struct{ cause, program string }
+	at := make(map[name]int)
+	for _, f := range c.findings {
+		n := name{f.Cause, f.by.who.program()}
+		if _, known := at[n]; !known {
+			at[n] = len(kinds)
+			kinds = append(kinds, nil)
+		}
+		kinds[at[n]] = append(kinds[at[n]], f)
+	}
+	return kinds
+}
+
+// title is who does what, and to whom.
+func (k kind) title(t terminal.Terminal) string {
+	return fmt.Sprintf("%s to %s: %s", t.Paint(terminal.Bold, k[0].Process), k[0].Destination, t.Paint(terminal.Red, k[0].Cause))
+}
+
+// others names some of those that the title does not, "" if there are none.
+func (k kind) others() string {
+	const some = 3
+	var names []string
+	for _, f := range k[1:min(len(k), 1+some)] {
+		name := "to " + f.Destination
+		if f.Process != k[0].Process {
+			name = f.Process + " " + name
+		}
+		names = append(names, name)
+	}
+	switch more := len(k) - 1 - len(names); {
+	case len(names) == 0:
+		return ""
+	case more > 0:
+		return "The same: " + strings.Join(names, ", ") + " and " + terminal.Thousands(more) + " more."
+	}
+	return "The same: " + strings.Join(names, ", ") + "."
 }
 
 // rate is how many connections a second a use began in the last minute.
@@ -280,20 +355,23 @@ func (s spending) String() string {
 
 // kept is how many connections wait for the next burst, and how large a burst was. None,
 // where none was ever used again: what seems to rest may still wait for its answer, as TLS
-// says something in between.
+// says something in between. What was kept of the last burst has not rested yet.
 func (c *chart) kept(u *use) (kept, burst int) {
-	together, pooled := make(map[time.Time]int), false
+	together, pooled, idle := make(map[time.Time]int), false, 0
 	for _, f := range u.flows {
 		pooled = pooled || f.reused
 		if f.ended.IsZero() && (f.reused || f.quiet > 0) {
 			kept++
+		}
+		if f.ended.IsZero() && f.idle(0) {
+			idle++
 		}
 		if !f.early {
 			together[f.opened]++ // between the same two looks
 			burst = max(burst, together[f.opened])
 		}
 	}
-	if !pooled {
+	if kept = max(kept, idle); !pooled {
 		kept = 0
 	}
 	return kept, max(burst, u.peak())
@@ -338,9 +416,19 @@ func (c *chart) replaced(u *use) string {
 }
 
 func (c *chart) crowded(u *use) string {
-	a := u.owes
-	if len(u.wrong) > 0 || a.limit <= 0 || a.taken*5 < a.limit*4 || u != a.uses[0] {
+	if len(u.wrong) > 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s of %s ports are taken, most of them by it (%s)", terminal.Thousands(a.taken), terminal.Thousands(a.limit), terminal.Thousands(u.taken()))
+	if a := u.owes; a.full() && u == a.uses[0] {
+		return fmt.Sprintf("%s of %s ports are taken, most of them by it (%s)", terminal.Thousands(a.taken), terminal.Thousands(a.limit), terminal.Thousands(u.taken()))
+	}
+	for _, a := range c.totals {
+		if a.full() && u == c.most {
+			return fmt.Sprintf("%s of %s are taken (%s), more of them by it than by any other", terminal.Thousands(a.taken), terminal.Thousands(a.limit), a.name())
+		}
+	}
+	return ""
 }
+
+// full reports whether four fifths of what there is are taken.
+func (a *account) full() bool { return a.limit > 0 && a.taken*5 >= a.limit*4 }

@@ -201,3 +201,17 @@ func TestEachCauseIsToldAndNoOther(t *testing.T) {
 		})
 	}
 }
+
+// What it keeps of a burst is not yet seen to rest, and was not used before it.
+func TestAPoolIsKnownRightAfterABurstToo(t *testing.T) {
+	inVirtualTime(t, func(t *testing.T, m *machine) {
+		m.process(shop, "shop")
+		_, findings := m.watched(azure, "-for 47800ms", func() {
+			time.Sleep(time.Millisecond)
+			pooled(m, shop, 2)
+		})
+		if len(findings) != 1 || findings[0].Cause != "small-pool" || !strings.Contains(findings[0].What, "it keeps 2 ") {
+			t.Errorf("got %+v", findings)
+		}
+	})
+}

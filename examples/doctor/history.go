@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -91,17 +92,18 @@ type flow struct {
 	counted bool          // the path counts it
 }
 
-// taken reports whether the path holds a port for it.
+// taken reports whether the path holds a port for it. What it does not count takes one while
+// it is open, of this machine's.
 func (f *flow) taken(w pathway, now time.Time) bool {
 	if f.ended.IsZero() {
 		return !f.forgotten(w) || f.forgottenFor(w) < max(0, w.counted.Hold.Idle)
 	}
-	return now.Before(f.free)
+	return f.counted && now.Before(f.free)
 }
 
 // forgotten reports whether it is open only here.
 func (f *flow) forgotten(w pathway) bool {
-	return f.ended.IsZero() && f.lookedAt && w.counted.Idle > 0 && f.state != synSent && w.silence(&f.sock) >= w.counted.Idle
+	return f.counted && f.ended.IsZero() && f.lookedAt && w.counted.Idle > 0 && f.state != synSent && w.silence(&f.sock) >= w.counted.Idle
 }
 
 func (f *flow) forgottenFor(w pathway) time.Duration { return w.silence(&f.sock) - w.counted.Idle }
@@ -115,9 +117,12 @@ type history struct {
 	path  pathway
 	every time.Duration // between two looks, as intended
 
-	flows  map[tuple]*flow
-	byID   map[uint64]*flow // those with a socket, by its cookie
-	served map[uint16]bool  // ports that somebody has listened on: what comes there costs the path nothing
+	flows map[tuple]*flow
+	byID  map[uint64]*flow // those with a socket, by its cookie
+
+	// What comes to a port costs the path nothing, also when nobody listens there any more.
+	listens map[uint16]bool // ports that somebody listened on in the last look
+	came    map[tuple]int   // what was left behind where nobody listens any more, and the look that saw it last
 
 	began, last time.Time // of the looks
 	looks       int
@@ -129,7 +134,7 @@ type history struct {
 }
 
 func newHistory(w pathway, every time.Duration) *history {
-	return &history{path: w, every: every, flows: make(map[tuple]*flow), byID: make(map[uint64]*flow), served: make(map[uint16]bool)}
+	return &history{path: w, every: every, flows: make(map[tuple]*flow), byID: make(map[uint64]*flow), came: make(map[tuple]int)}
 }
 
 // look takes in what was seen. What is gone went before that.
@@ -142,23 +147,34 @@ func (h *history) look(now time.Time, s *sight) {
 	if s.lost {
 		h.lost++
 	}
+	listens := make(map[uint16]bool)
 	for i := range s.seen {
 		if k := &s.seen[i]; k.state == listening {
-			h.served[k.local.Port()] = true
+			listens[k.local.Port()] = true
 		}
 	}
 	for i := range s.gone {
-		if !h.served[s.gone[i].local.Port()] {
-			h.goes(now, &s.gone[i])
+		if k := &s.gone[i]; !listens[k.local.Port()] && !h.incoming(k) {
+			h.goes(now, k)
 		}
 	}
 	for i := range s.seen {
-		if !h.served[s.seen[i].local.Port()] {
-			h.sees(now, &s.seen[i])
+		switch k := &s.seen[i]; {
+		case listens[k.local.Port()]:
+		case h.incoming(k):
+			h.came[k.tuple()] = h.looks
+		default:
+			h.sees(now, k)
 		}
 	}
+	h.listens = listens
 	h.sweep(now)
 	h.last = now
+}
+
+// incoming reports whether it came to a port while somebody listened there, or may have.
+func (h *history) incoming(k *sock) bool {
+	return h.listens[k.local.Port()] || h.came[k.tuple()] > 0
 }
 
 // goes takes in a socket that was destroyed.
@@ -281,6 +297,17 @@ func (h *history) sweep(now time.Time) {
 			delete(h.flows, key)
 		}
 	}
+	maps.DeleteFunc(h.came, func(_ tuple, look int) bool { return look < h.looks-1 })
+}
+
+// uncounted is how many connections there are that the path does not count.
+func (h *history) uncounted() (n int) {
+	for _, f := range h.flows {
+		if !f.counted {
+			n++
+		}
+	}
+	return n
 }
 
 // ownerless are the flows whose owner can still be found, by inode.

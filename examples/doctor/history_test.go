@@ -109,6 +109,30 @@ func TestTheEndThatIsToldAfterItsTimeWaitIsNoOtherConnection(t *testing.T) {
 	}
 }
 
+// A port that was listened on once may be a client's later.
+func TestAPortIsAServersOnlyWhileSomebodyListensAndForWhatCameThen(t *testing.T) {
+	local := netip.MustParseAddrPort("192.0.2.7:40000")
+	listener := sock{local: local, cookie: 1, state: listening}
+	came := sock{local: local, remote: netip.MustParseAddrPort("203.0.113.9:51000"), cookie: 2, state: established}
+	left := came
+	left.cookie, left.state, left.expires = 3, timeWait, timeWaitFor
+	gone := came
+	gone.state, gone.how = closed, finished
+	goes := sock{local: local, remote: server, cookie: 4, state: established}
+
+	h := newHistory(azure, time.Second)
+	now := time.Now()
+	for i, s := range []sight{
+		{seen: []sock{listener}}, {seen: []sock{came}}, {}, {seen: []sock{came, goes}}, // one look may miss it
+		{seen: []sock{left, goes}, gone: []sock{gone}}, {seen: []sock{goes}}, {seen: []sock{goes}},
+	} {
+		h.look(now.Add(time.Duration(i)*time.Second), &s)
+	}
+	if h.opened != 1 || len(h.flows) != 1 || h.flows[goes.tuple()] == nil || len(h.came) > 0 {
+		t.Errorf("%d opened, %d kept, %d left behind", h.opened, len(h.flows), len(h.came))
+	}
+}
+
 func TestItLooksAsOftenAsThatPays(t *testing.T) {
 	for name, c := range map[string]struct {
 		cost     time.Duration
@@ -187,6 +211,15 @@ func TestWhatIsCountedAndWhose(t *testing.T) {
 		}, want: ""},
 		"what the path does not count is not told": {args: "-for 5s", do: func(m *machine) { m.dial(shop, private, established) }, want: ""},
 		"except with -all":                         {args: "-for 5s -all", do: func(m *machine) { m.dial(shop, private, established) }, want: "shop(41) 1+0 not counted;"},
+		"which do not cool": {args: "-for 5s -all", do: func(m *machine) {
+			c := m.dial(shop, private, established)
+			time.Sleep(time.Second)
+			c.end(finished)
+		}, want: "shop(41) 0+0 not counted;"},
+		"but not what is over, and nobody's": {args: "-for 50s -all", before: func(m *machine) {
+			m.dial(shop, private, established).end(finished)
+			m.gone = nil
+		}, want: ""},
 		"all runs of a program that ended are one": {args: "-for 9s", do: func(m *machine) {
 			for pid := 50; pid < 53; pid++ {
 				m.process(pid, "curl")

@@ -131,7 +131,7 @@ func parse(args []string, errs io.Writer) (o options, err error) {
 	flags.DurationVar(&o.every, "every", 250*time.Millisecond, "look so `often`: more while connections come and go unseen, less where it takes over 5 % of a processor")
 	flags.StringVar(&o.path, "path", "", "the path's `name`, as examples/paths lists them (default: what this machine looks like)")
 	flags.IntVar(&o.pid, "pid", 0, "tell of this process only")
-	flags.BoolVar(&o.all, "all", false, "show destinations that the path does not count, too")
+	flags.BoolVar(&o.all, "all", false, "show destinations that the path does not count, too, and judge these for leaks")
 	flags.BoolVar(&o.asJSON, "json", false, "print one JSON object a line and nothing else")
 	flags.BoolVar(&o.watch, "watch", false, "show what is taken while it watches")
 	if err := flags.Parse(args); err != nil {
@@ -167,7 +167,7 @@ func (o options) checkPID(p *proc) error {
 		return fmt.Errorf("-pid %d: there is no such process", o.pid)
 	}
 	if ns := p.namespace(strconv.Itoa(o.pid)); ns != "" && ns != p.namespace("self") {
-		return fmt.Errorf("-pid %d: it lives in another network namespace: nsenter -t %d -n doctor", o.pid, o.pid)
+		return fmt.Errorf("-pid %d: it lives in another network namespace: nsenter -t %d -n %s", o.pid, o.pid, again(os.Args[0]))
 	}
 	return nil
 }

@@ -93,7 +93,7 @@ func TestTheWatchLastsForOneHoldAndAnInterruptEndsIt(t *testing.T) {
 		m.ctx = ctx
 		start := time.Now()
 		status, out, _ := m.examine(azure, terminal.Terminal{}, "-watch")
-		if status != 0 || time.Since(start) != time.Hour || !strings.Contains(out, "after a watch of 60 min") {
+		if status != 0 || time.Since(start) != time.Hour || !strings.Contains(out, "watched for 60 min") {
 			t.Errorf("status %d after %v:\n%s", status, time.Since(start), out)
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,6 +29,14 @@ func (p *process) String() string {
 	return fmt.Sprintf("%s(%d)", p.name, p.pid)
 }
 
+// program is the name of what it runs.
+func (p *process) program() string {
+	if p == nil {
+		return ""
+	}
+	return p.name
+}
+
 // number is the pid, zero where there is none.
 func (p *process) number() int {
 	if p == nil {
@@ -40,7 +49,7 @@ func (p *process) number() int {
 type proc struct {
 	root   string
 	known  map[int]*process // that have held sockets
-	hidden map[int]bool     // that did not let us see whose they are
+	hidden map[int]bool     // that live, and did not let us see what they hold
 }
 
 func newProc(root string) *proc {
@@ -77,12 +86,12 @@ func (p *proc) search(pid int, want map[uint32]*flow) {
 	}
 	dir := filepath.Join(p.root, strconv.Itoa(pid), "fd")
 	files, err := os.Open(dir)
-	if err != nil {
-		p.hidden[pid] = errors.Is(err, fs.ErrPermission)
-		return
+	var names []string
+	if err == nil {
+		names, err = files.Readdirnames(-1) // what was read of a process that ends is good
+		files.Close()
 	}
-	names, err := files.Readdirnames(-1) // what was read of a process that ends is good
-	files.Close()
+	delete(p.hidden, pid)
 	if errors.Is(err, fs.ErrPermission) {
 		p.hidden[pid] = true
 	}
@@ -127,11 +136,17 @@ func (p *proc) process(pid int) *process {
 // bury notes who has ended.
 func (p *proc) bury() {
 	for pid, known := range p.known {
-		if _, err := os.Stat(filepath.Join(p.root, strconv.Itoa(pid))); errors.Is(err, fs.ErrNotExist) {
+		if p.gone(pid) {
 			known.ended = true
 			delete(p.known, pid)
 		}
 	}
+	maps.DeleteFunc(p.hidden, func(pid int, _ bool) bool { return p.gone(pid) })
+}
+
+func (p *proc) gone(pid int) bool {
+	_, err := os.Stat(filepath.Join(p.root, strconv.Itoa(pid)))
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 func (p *proc) pids() (pids []int) {
@@ -160,6 +175,15 @@ func (p *proc) elsewhere() (namespaces, pid int) {
 func (p *proc) namespace(process string) string {
 	name, _ := os.Readlink(filepath.Join(p.root, process, "ns/net"))
 	return name
+}
+
+// again is how to call the program that was called by this name, in another namespace. The
+// file of go run is gone by then.
+func again(called string) string {
+	if strings.Contains(called, "go-build") {
+		return "doctor"
+	}
+	return called
 }
 
 // language is "natwise" for a program in Go that has natwise in it, "go" for any other in
@@ -220,14 +244,4 @@ func activeOpens(snmp string) (int, bool) {
 		}
 	}
 	return 0, false
-}
-
-// hiding is how many processes did not let us see what they hold.
-func (p *proc) hiding() (n int) {
-	for _, hides := range p.hidden {
-		if hides {
-			n++
-		}
-	}
-	return n
 }

@@ -86,26 +86,46 @@ func (d *doctor) report(trouble error) (findings int, err error) {
 	return len(c.findings), d.forPeople(r)
 }
 
+// What is printed for people is bounded, however much there is: -json has it all.
+const (
+	mostKinds = 12 // of findings
+	mostRows  = 40 // of the table
+)
+
 func (d *doctor) forPeople(r summary) error {
 	cols, _ := room(d.term)
 	var b strings.Builder
 	title := func(text string) { fmt.Fprintf(&b, "\n%s\n", d.term.Paint(terminal.Bold, text)) }
-	fmt.Fprintf(&b, "%s\n", d.term.Paint(terminal.Bold, "The path: "+r.path.said.Name))
-	b.WriteString(terminal.Wrap("Source: "+r.path.said.Source, "  ", cols) + "\n")
-	if !r.path.known {
-		b.WriteString(terminal.Wrap("Nothing tells where this machine runs. Say it: -path NAME, from go run ./examples/paths", "  ", cols) + "\n")
+	head := "The path: " + r.path.said.Name
+	if d.history.looks > 0 {
+		head += ", watched for " + span(r.now.Sub(r.began))
 	}
-	for _, f := range r.path.facts() {
-		fmt.Fprintf(&b, "  %s (%s)\n", f.text, f.Grade)
+	b.WriteString(d.term.Paint(terminal.Bold, head) + "\n")
+	if !r.path.known {
+		b.WriteString(terminal.Wrap("Nothing tells where this machine runs, so that its figures are assumed. Say it: -path NAME, from go run ./examples/paths", "  ", cols) + "\n")
 	}
 	if d.history.looks > 0 {
-		title(fmt.Sprintf("What it carries, after a watch of %s", span(r.now.Sub(r.began))))
-		b.WriteString(strings.Join(table(d.term, r.chart, cols), "\n") + "\n")
-		title(map[bool]string{true: "Nothing wrong was seen", false: "What is wrong"}[len(r.findings) == 0])
+		title(r.verdict())
+		kinds := r.kinds()
+		for i, k := range kinds {
+			if i == mostKinds {
+				fmt.Fprintf(&b, "  and %s\n", counted(len(kinds)-i, "kind more", "kinds more"))
+				break
+			}
+			b.WriteString("  " + k.title(d.term) + "\n")
+			for _, text := range []string{k[0].What + ".", "Change: " + k[0].Change + ".", k.others()} {
+				if text != "" {
+					b.WriteString(terminal.Wrap(text, "    ", cols) + "\n")
+				}
+			}
+		}
+		title("What it carries")
+		b.WriteString(strings.Join(table(d.term, r.chart, cols, mostRows), "\n") + "\n")
 	}
-	for _, f := range r.findings {
-		fmt.Fprintf(&b, "  %s to %s: %s\n", d.term.Paint(terminal.Bold, f.Process), f.Destination, d.term.Paint(terminal.Red, f.Cause))
-		b.WriteString(terminal.Wrap(f.What+".", "    ", cols) + "\n" + terminal.Wrap("Change: "+f.Change+".", "    ", cols) + "\n")
+	title("What the path does")
+	b.WriteString(terminal.Wrap("Source: "+r.path.said.Source, "  ", cols) + "\n")
+	for _, f := range r.path.facts() {
+		fmt.Fprintf(&b, "  %s (%s)\n", f.text, f.Grade)
 	}
 	if len(r.warnings) > 0 {
 		title("Settings of this machine that will hurt")
@@ -121,6 +141,20 @@ func (d *doctor) forPeople(r summary) error {
 	}
 	_, err := fmt.Fprint(d.out, b.String())
 	return err
+}
+
+// verdict is the sentence that who is in trouble reads first. It claims nothing of what
+// was not judged.
+func (c *chart) verdict() string {
+	switch {
+	case len(c.findings) > 0:
+		return "What is wrong"
+	case c.judged > 0:
+		return fmt.Sprintf("Nothing wrong was seen in %s that the path counts", counted(c.judged, "connection", "connections"))
+	case c.searched > 0:
+		return fmt.Sprintf("No leak was seen in %s, none of which the path counts", counted(c.searched, "connection", "connections"))
+	}
+	return "No connection was seen that the path counts"
 }
 
 // The lines of -json.
@@ -165,13 +199,13 @@ type (
 
 func (d *doctor) forMachines(r summary) error {
 	lines := []any{pathLine{"path", r.path.said.Name, r.path.known, r.path.said.Source, r.path.facts()}}
+	for _, f := range r.findings {
+		lines = append(lines, findingLine{"finding", f})
+	}
 	for _, a := range r.accounts {
 		for _, u := range a.uses {
 			lines = append(lines, useLine{"use", u.who.String(), u.who.number(), u.to.String(), !a.exempt, u.busy, u.idle, u.dialing, u.cooling, u.forgotten, u.guessed, r.rate(u), a.key.String(), a.taken, a.limit})
 		}
-	}
-	for _, f := range r.findings {
-		lines = append(lines, findingLine{"finding", f})
 	}
 	for _, w := range r.warnings {
 		lines = append(lines, warningLine{"warning", w})
@@ -195,11 +229,14 @@ func (d *doctor) missed(c *chart) (texts []string) {
 	if hold, watched := c.path.hold(finished), c.now.Sub(c.began); hold > timeWaitFor && watched < hold-timeWaitFor {
 		say("what was closed more than 60 s before it began: the kernel has forgotten that, and the path holds it for %s. After %s of watching that is over", span(hold), span(hold-timeWaitFor))
 	}
+	if c.path.said.Limits == nil {
+		say("whether the ports run out: nobody knows how many connections this path carries")
+	}
 	if !d.events {
 		say("connections that came and went within %s, unless they ended in TIME_WAIT: this kernel does not tell of what is destroyed", span(d.every))
 	}
-	if n, ok := d.proc.connects(); ok && d.connects >= 0 && n-d.connects > h.opened {
-		say("%s of the %s that the kernel has counted", counted(n-d.connects-h.opened, "connection", "connections"), terminal.Thousands(n-d.connects))
+	if d.begun > h.opened {
+		say("%s of the %s that the kernel has counted", counted(d.begun-h.opened, "connection", "connections"), terminal.Thousands(d.begun))
 	}
 	if h.crowded > 0 {
 		say("%s: it keeps %s at most", counted(h.crowded, "connection", "connections"), terminal.Thousands(mostFlows))
@@ -210,26 +247,29 @@ func (d *doctor) missed(c *chart) (texts []string) {
 	if h.slowest > 2*d.every {
 		say("what is shorter than %s: looking took longer than planned", span(h.slowest))
 	}
-	unknown, guessed := 0, 0
+	guessed := 0
 	for _, a := range c.accounts {
 		for _, u := range a.uses {
-			if u.who == nil {
-				unknown += len(u.flows)
-			}
 			guessed += u.guessed
 		}
 	}
-	if unknown > 0 {
-		say("whose %s were: too short to see, or their process hides", counted(unknown, "connection", "connections"))
+	if c.searched > 0 {
+		say("what else is wrong with %s that the path does not count: there only leaks are looked for, never-closed and half-closed", counted(c.searched, "connection", "connections"))
+	}
+	if n := h.uncounted(); n > 0 && !d.all {
+		say("%s that the path does not count, as within this machine or a private network: -all shows them", counted(n, "connection", "connections"))
+	}
+	if c.unknown > 0 {
+		say("whose %s were: too short to see, or their process hides", counted(c.unknown, "connection", "connections"))
 	}
 	if guessed > 0 {
 		say("whose %s were, for certain: no process was seen to hold them; they are given to the only one seen with the same destination", counted(guessed, "connection", "connections"))
 	}
-	if hidden := d.proc.hiding(); hidden > 0 {
+	if hidden := len(d.proc.hidden); hidden > 0 {
 		say("what %s of other users hold. As root (or with CAP_SYS_PTRACE) it sees that too", counted(hidden, "process", "processes"))
 	}
 	if n, pid := d.proc.elsewhere(); n > 0 {
-		say("what %s (containers) carry: nsenter -t %d -n %s looks into that of %s", counted(n, "other network namespace", "other network namespaces"), pid, os.Args[0], d.proc.process(pid))
+		say("what %s (containers) carry: nsenter -t %d -n %s looks into that of %s", counted(n, "other network namespace", "other network namespaces"), pid, again(os.Args[0]), d.proc.process(pid))
 	}
 	say("UDP, and the other machines behind the same path")
 	return texts

@@ -41,13 +41,13 @@ func (s *screen) show(c *chart) {
 	cols, rows := room(s.Terminal)
 	var frame bytes.Buffer // one write a frame, or it flickers
 	if !s.Live {
-		rows = 1 << 20
+		rows = onPaper
 	} else if !s.drawn {
 		frame.WriteString("\x1b[?1049h\x1b[?25l\x1b[?7l") // another page, no cursor, no wrapping
 	}
-	lines := s.frame(c, cols)
 	rows = max(rows, 4)
-	if len(lines) > rows-1 {
+	lines := s.frame(c, cols, rows-1)
+	if len(lines) > rows-1 { // a window that is too small for anything
 		lines = append(lines[:rows-2], s.Paint(terminal.Faint, fmt.Sprintf("  and %d lines more", len(lines)-rows+2)))
 	}
 	if s.Live {
@@ -75,15 +75,41 @@ func (s *screen) settle() {
 	}
 }
 
-// frame is the live view: what the path is, what is taken of it, and what is wrong.
-func (s *screen) frame(c *chart, cols int) []string {
-	head := fmt.Sprintf("doctor: %s, holds a port for %s after its end", c.path.said.Name, span(c.path.hold(finished)))
+// frame is the live view, in so many rows: what the path is, what is wrong, and what is
+// taken. What is wrong may have half of them, or what the table leaves.
+func (s *screen) frame(c *chart, cols, rows int) []string {
+	name := c.path.said.Name
+	if !c.path.known {
+		name += " (say -path NAME)"
+	}
+	head := fmt.Sprintf("doctor: %s, holds a port for %s after its end", name, span(c.path.hold(finished)))
 	clock := span(c.now.Sub(c.began).Truncate(time.Second))
 	lines := []string{s.Paint(terminal.Bold, head) + fmt.Sprintf("%*s", max(2, cols-utf8.RuneCountInString(head)), clock), ""}
-	lines = append(append(lines, table(s.Terminal, c, cols)...), "")
-	for _, f := range c.findings {
-		lines = append(lines, fmt.Sprintf("%s to %s: %s", s.Paint(terminal.Bold, f.Process), f.Destination, s.Paint(terminal.Red, f.Cause)))
-		lines = append(lines, strings.Split(terminal.Wrap(f.What, "  ", cols), "\n")...)
+	room := rows - len(lines) - 1
+	lines = append(append(lines, s.wrong(c, cols, max(room/2, room-len(table(s.Terminal, c, cols, room))))...), "")
+	return append(lines, table(s.Terminal, c, cols, rows-len(lines))...)
+}
+
+// wrong is what is wrong, in so many rows: in full as far as there is room, then by title,
+// then by number.
+func (s *screen) wrong(c *chart, cols, rows int) (lines []string) {
+	kinds := c.kinds()
+	if len(kinds) == 0 {
+		return []string{s.Paint(terminal.Faint, c.verdict())}
+	}
+	for i, k := range kinds {
+		left, after := rows-len(lines), len(kinds)-i-1
+		if left <= 1 && after > 0 {
+			return append(lines, s.Paint(terminal.Faint, fmt.Sprintf("and %s", counted(after+1, "kind more", "kinds more"))))
+		}
+		title := k.title(s.Terminal)
+		if len(k) > 1 {
+			title += ", and " + terminal.Thousands(len(k)-1) + " more"
+		}
+		lines = append(lines, title)
+		if full := strings.Split(terminal.Wrap(k[0].What, "  ", cols), "\n"); 1+len(full)+after <= left {
+			lines = append(lines, full...)
+		}
 	}
 	return lines
 }
@@ -95,6 +121,9 @@ func legend(t terminal.Terminal) string {
 	}
 	return line.String() + "  " + t.Paint(terminal.Faint, freeCell) + " free"
 }
+
+// onPaper is how many rows a frame has where there is no window.
+const onPaper = 60
 
 // The states of a port, as they are drawn: told apart without colours too.
 var states = [...]struct {
@@ -110,8 +139,9 @@ var states = [...]struct {
 
 const freeCell = "·"
 
-// table is what is taken: a line an account, and below it one for each process.
-func table(t terminal.Terminal, c *chart, cols int) []string {
+// table is what is taken, in so many rows: a line an account, and below it one for each
+// process. What there is no room for is summed up.
+func table(t terminal.Terminal, c *chart, cols, rows int) []string {
 	const figures = "  %5d %5d %5d %7d %7.1f"
 	const title = "   busy  idle  dial cooling   new/s"
 	width := 20
@@ -123,18 +153,45 @@ func table(t terminal.Terminal, c *chart, cols int) []string {
 	}
 	width = max(10, min(width, cols-len(title)-14))
 	lines := []string{t.Paint(terminal.Faint, fmt.Sprintf("%-*s%s", width, "", title))}
-	for _, a := range c.accounts {
-		lines = append(lines, accountLine(t, a, width, cols))
-		for _, u := range a.uses {
-			row := fmt.Sprintf("%-*s"+figures, width, cut("  "+u.who.String(), width), u.busy, u.idle, u.dialing, u.cooling, c.rate(u))
-			for _, cause := range u.wrong {
-				row += "  " + t.Paint(terminal.Red, cause)
+	row := func(name string, u *use) {
+		line := fmt.Sprintf("%-*s"+figures, width, cut("  "+name, width), u.busy, u.idle, u.dialing, u.cooling, c.rate(u))
+		if len(u.wrong) > 0 {
+			line += "  " + t.Paint(terminal.Red, cut(strings.Join(u.wrong, "  "), cols-width-len(title)-2))
+		}
+		lines = append(lines, line)
+	}
+	most := max(3, rows/max(1, len(c.accounts))-1) // of one account
+	rows--                                         // the legend
+	for i, a := range c.accounts {
+		room := rows - len(lines)
+		if i < len(c.accounts)-1 {
+			room-- // what is left out
+		}
+		if room < min(2, 1+len(a.uses)) {
+			taken := 0
+			for _, a := range c.accounts[i:] {
+				taken += a.taken
 			}
-			lines = append(lines, row)
+			lines = append(lines, t.Paint(terminal.Faint, fmt.Sprintf("and %s, %s taken", counted(len(c.accounts)-i, "destination more", "destinations more"), terminal.Thousands(taken))))
+			break
+		}
+		lines = append(lines, accountLine(t, a, width, cols))
+		shown := len(a.uses)
+		if room = min(most, room-1); shown > room {
+			shown = room - 1
+		}
+		for _, u := range a.uses[:shown] {
+			row(u.who.String(), u)
+		}
+		switch rest := a.uses[shown:]; {
+		case len(rest) > 0 && shown > 0:
+			row("and "+terminal.Thousands(len(rest))+" more", sum(rest))
+		case len(rest) > 0:
+			row(terminal.Thousands(len(rest))+" processes", sum(rest))
 		}
 	}
-	if len(lines) == 1 {
-		lines = append(lines, t.Paint(terminal.Faint, "  no connection that the path counts"))
+	if len(c.accounts) == 0 {
+		lines = append(lines, t.Paint(terminal.Faint, "  nothing"))
 	}
 	return append(lines, legend(t))
 }
@@ -146,7 +203,7 @@ func accountLine(t terminal.Terminal, a *account, width, cols int) string {
 	tail := fmt.Sprintf(" %s taken", terminal.Thousands(a.taken))
 	switch {
 	case a.exempt:
-		tail = fmt.Sprintf(" %s, not counted", terminal.Thousands(a.taken))
+		tail = fmt.Sprintf(" %s open, not counted", terminal.Thousands(a.taken))
 	case a.limit > 0:
 		tail = fmt.Sprintf(" %s of %s", terminal.Thousands(a.taken), terminal.Thousands(a.limit))
 	}
@@ -163,16 +220,17 @@ func bar(t terminal.Terminal, a *account, width int) string {
 		return ""
 	}
 	var bar strings.Builder
-	left := width
-	for i, state := range states {
-		n := 0
-		for _, u := range a.uses {
-			n += state.of(u)
-		}
+	left, all, after := width, sum(a.uses), 0
+	for _, state := range states {
+		after += min(1, state.of(all))
+	}
+	for _, state := range states {
+		n := state.of(all)
 		if n == 0 {
 			continue
 		}
-		cells := max(1, min(n*width/a.limit, left-(len(states)-1-i)))
+		after-- // whose cells are not to be taken
+		cells := max(1, min(n*width/a.limit, left-after))
 		left -= cells
 		bar.WriteString(t.Paint(state.paint, strings.Repeat(state.cell, cells)))
 	}

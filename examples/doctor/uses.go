@@ -25,6 +25,21 @@ type use struct {
 
 func (u *use) taken() int { return u.busy + u.idle + u.dialing + u.cooling }
 
+// sum is what these have together.
+func sum(uses []*use) *use {
+	all := new(use)
+	for _, u := range uses {
+		all.busy, all.idle, all.dialing, all.cooling = all.busy+u.busy, all.idle+u.idle, all.dialing+u.dialing, all.cooling+u.cooling
+		all.flows = append(all.flows, u.flows...)
+		for _, cause := range u.wrong {
+			if !slices.Contains(all.wrong, cause) {
+				all.wrong = append(all.wrong, cause)
+			}
+		}
+	}
+	return all
+}
+
 // An account is what the path counts together.
 type account struct {
 	key    netpath.Key
@@ -34,16 +49,19 @@ type account struct {
 	uses   []*use
 }
 
+// total reports whether it is one of all destinations together. Those have no uses.
+func (a *account) total() bool { return !a.key.Dest.IsValid() }
+
 // standing is what is taken now, account by account: first those of which most is taken.
-// The accounts of all destinations together have no uses.
 func (h *history) standing(now time.Time, all bool) []*account {
 	accounts := make(map[netpath.Key]*account)
 	uses := make(map[useKey]*use)
 	owners := owners{talkers: h.talkers(), ended: make(map[string]*process)}
 	var keys []netpath.Key
 	for _, f := range h.flows {
-		if !f.counted && !all {
-			continue
+		who, guessed := owners.of(f)
+		if !f.counted && (!all || who == nil && !f.ended.IsZero()) {
+			continue // it is nothing to the path, and nobody's any more
 		}
 		keys = h.path.counted.Keys(keys[:0], f.local.Addr(), f.remote, "tcp")
 		if !f.counted {
@@ -52,7 +70,10 @@ func (h *history) standing(now time.Time, all bool) []*account {
 		for i, key := range keys {
 			a := accounts[key]
 			if a == nil {
-				a = &account{key: key, limit: h.path.said.Limit(key.Scope()), exempt: !f.counted}
+				a = &account{key: key, limit: netpath.None, exempt: !f.counted}
+				if f.counted {
+					a.limit = h.path.said.Limit(key.Scope())
+				}
 				accounts[key] = a
 			}
 			open := f.ended.IsZero() && !f.forgotten(h.path)
@@ -62,7 +83,6 @@ func (h *history) standing(now time.Time, all bool) []*account {
 			if i > 0 {
 				continue
 			}
-			who, guessed := owners.of(f)
 			u := uses[useKey{who, key}]
 			if u == nil {
 				u = &use{who: who, to: f.remote, owes: a}

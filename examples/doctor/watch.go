@@ -26,7 +26,8 @@ type doctor struct {
 	asked    time.Time     // when all processes were asked last what they hold
 	asking   time.Duration // what that cost
 	events   bool          // the kernel tells of what is destroyed
-	connects int           // begun in this namespace when the watch began; negative: the system does not tell
+	connects int           // begun in this namespace before the first look; negative: the system does not tell
+	begun    int           // and since then, before the last
 }
 
 // watchAll looks until its time is over or ctx ends. An error says why it could not.
@@ -51,6 +52,9 @@ func (d *doctor) watchAll(ctx context.Context) error {
 	var s sight
 	for {
 		began, before := time.Now(), see.cpu()
+		if n, ok := d.proc.connects(); ok && d.connects >= 0 {
+			d.begun = n - d.connects // what comes after this look is not missed
+		}
 		if err := see.look(&s); err != nil {
 			return err
 		}
