@@ -34,8 +34,8 @@
 // Which profile is yours says package netpath. After a day with its busiest hour look at
 // [Ledger.Accounts], which package httpx/debug shows live:
 //
-//   - Exceeded counts dials beyond the limit, which would have waited. Where it is zero
-//     everywhere, nobody will notice the next step.
+//   - Exceeded counts dials beyond the limit, which would have waited, from the first on. Where
+//     it is zero everywhere, nobody will notice the next step.
 //   - Taken is near Limit, and most of it is Cooling: connections are closed that could be
 //     kept. Change that first; the next section says what it may be.
 //   - Taken is near Limit, and most of it is Active: so many are needed at a time. They
@@ -68,7 +68,8 @@
 //	unreachable  a router says so (ICMP), or this machine knows no way
 //	local-ports  this machine has no port of its own left
 //	dns          the name was not found
-//	unknown      too little is known: a SYN or two were not answered
+//	unknown      too little is known: a SYN or two were not answered, or others live, and this
+//	             process holds too few ports to tell whether it is those that are wanting
 //
 // # Connects hang to one destination only
 //
@@ -77,20 +78,23 @@
 // say how many you are (Profile.Sharers), or share a Budget (package budget), and let all
 // clients of the program dial by natwise. Until then the ledger learns: a dial that is not answered within a second or
 // two, while connections to the address live, ends, and waits in the queue with the others;
-// the account's limit is what it holds (Account.Grade says Learned). Now and then, once in
-// a hold in the end, it is tried whether there is more, by one dial, then two, then four;
-// never more than Path says.
+// the account's limit is what it holds (Account.Grade says Learned). That takes eight ports
+// that this process holds, or a quarter of a small limit: who has fewer cannot know. After a
+// second, and then less and less often, once in a hold in the end, it is tried whether there
+// is more, by one dial, then two, then four; never more than Path says. A server whose own
+// queue of connections is full looks the same, and is tried again as soon.
 //
 // # The same share of connects hangs, whatever the load is
 //
 // A server that calls the internal load balancer before itself is sent to itself once in
 // as many times as there are backends, and nobody delivers that. Another source port may be
 // sent to another backend: a SYN to a private address that is unanswered after 200 ms, on a
-// host that others can connect to, is sent again from a new one, and where it is known to be a
-// hairpin every 200 ms, at most 12 times. It is known by the kernel's count of packets that
-// come back, or by source ports that are never answered while others are at once; only Linux
-// tells who listens here and counts, so that elsewhere all this is left out. Each such dial costs
-// what it waits. To have none of it, name the balancer and this host's own address:
+// host that others can connect to, is sent again from a new one. As long as nothing says that it
+// is a hairpin, that is done three times, by few dials at a time; where it is known every 200 ms,
+// at most 12 times and for 3 s. It is known by the kernel's count of packets that come back
+// (IPv4's only), or by source ports that are never answered while others are at once; only
+// Linux tells who listens here and counts, so that elsewhere all this is left out. Each such dial
+// costs what it waits. To have none of it, name the balancer and this host's own address:
 //
 //	d := &dialer.Dialer{Hairpin: map[netip.AddrPort]netip.AddrPort{
 //		netip.MustParseAddrPort("10.0.0.100:80"): netip.MustParseAddrPort("127.0.0.1:8080"),

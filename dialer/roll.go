@@ -67,11 +67,19 @@ func (h *hang) suspect() time.Duration {
 	}
 	l.mu.Unlock()
 	if t != nil {
-		if h.last.before, h.last.counted = h.host.strays(); h.last.counted {
+		if h.last.before, h.last.counted = h.strays(); h.last.counted {
 			return echo
 		}
 	}
 	return h.patience
+}
+
+// strays is what came back until now. Of IPv6 nobody counts it.
+func (h *hang) strays() (uint64, bool) {
+	if !h.way.dst.Addr().Is4() {
+		return 0, false
+	}
+	return h.host.strays()
 }
 
 // roll looks whether the last SYN came back, tries one more source port if it is time, and
@@ -79,7 +87,7 @@ func (h *hang) suspect() time.Duration {
 // else more and more seldom, and in the end as often as the kernel repeats a SYN.
 func (h *hang) roll() time.Duration {
 	l := h.dialer.ledger()
-	strays, counted := h.host.strays()
+	strays, counted := h.strays()
 	if h.last.counted && h.last.at.IsZero() {
 		h.last.soon, h.last.at = strays, time.Now()
 		return h.patience - echo

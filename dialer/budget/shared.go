@@ -240,19 +240,12 @@ func (s *Shared) floorLocked() int { return s.n / (1 + s.others) }
 
 // mayLocked reports whether sh's part of the account allows one more.
 func (s *Shared) mayLocked(sh *share) bool {
-	p, c, me := s.place, sh.cell, s.place.member
+	c := sh.cell
 	if s.since < s.settled && len(sh.mine) >= s.floorLocked() {
 		return false
 	}
 	left := s.n - int(c.kept.Load()) // by those who are gone
-	sum, sharing := 0, 1
-	for i := range min(int(p.head.top.Load()), maxMembers) {
-		h := int(c.rows[i].Load())
-		sum += h
-		if i != me && (h > 0 || c.isHungry(i)) {
-			sharing++
-		}
-	}
+	sum, sharing := s.sumLocked(c)
 	switch part := left - reserve(s.n); {
 	case sum >= left:
 		return false
@@ -262,6 +255,34 @@ func (s *Shared) mayLocked(sh *share) bool {
 		return false
 	}
 	return !s.othersHungryLocked(c) || len(sh.mine) < s.partLocked(sh)
+}
+
+// moreLocked is how many more of sh's account this process may have, by the present look.
+func (s *Shared) moreLocked(sh *share) int {
+	if s.broken != "" || sh.cell == nil {
+		return max(0, s.floorLocked()-sh.held)
+	}
+	left := s.n - int(sh.cell.kept.Load())
+	sum, sharing := s.sumLocked(sh.cell)
+	more := max(left-reserve(s.n)-sum, (left-reserve(s.n))/(1+sharing)-len(sh.mine))
+	if s.othersHungryLocked(sh.cell) {
+		more = min(more, s.partLocked(sh)-len(sh.mine))
+	}
+	return max(0, min(more, left-sum))
+}
+
+// sumLocked is how many ports all members have of an account, and how many members, this one
+// included, have some or want some.
+func (s *Shared) sumLocked(c *cell) (sum, sharing int) {
+	sharing = 1
+	for i := range min(int(s.place.head.top.Load()), maxMembers) {
+		h := int(c.rows[i].Load())
+		sum += h
+		if i != s.place.member && (h > 0 || c.isHungry(i)) {
+			sharing++
+		}
+	}
+	return sum, sharing
 }
 
 // reserve is how many of n ports are for those who come and have less than their part.
@@ -431,6 +452,7 @@ func (s *Shared) Reports(key netpath.Key) []Report {
 		r.Floor += s.floorLocked()
 		r.Held += sh.held
 		r.Leased += max(0, sh.held-s.floorLocked())
+		r.Room += s.moreLocked(sh)
 		if sh.cell != nil {
 			r.Quarantined += int(sh.cell.kept.Load())
 		}
@@ -440,6 +462,7 @@ func (s *Shared) Reports(key netpath.Key) []Report {
 			add(sh)
 		} else {
 			r.Floor = s.floorLocked()
+			r.Room = r.Floor
 		}
 		return []Report{r}
 	}

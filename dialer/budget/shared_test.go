@@ -108,8 +108,18 @@ func TestATwentiethIsForThoseWhoCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := budget.NewMachine(100)
 		a, b := start(t, m, 100), start(t, m, 100)
+		for range 10 {
+			g, _ := a.Take(budgettest.Key(1))
+			a.grants = append(a.grants, g)
+		}
+		if r := a.report(); r.Held != 10 || r.Room != 85 {
+			t.Errorf("the first may have more: %+v", r)
+		}
 		if got := a.fill(); got != 95 {
 			t.Errorf("the first has %d, want 95", got)
+		}
+		if r := a.report(); r.Held != 95 || r.Room != 0 {
+			t.Errorf("the first may have no more: %+v", r)
 		}
 		if got := b.fill(); got != 5 {
 			t.Errorf("the second has %d at once, want 5", got)

@@ -128,9 +128,12 @@ func (a *account) recallLocked() int {
 func (a *account) reportLocked(r *budget.Report, now time.Time) {
 	r.Held += a.held
 	r.Quarantined += a.quarantined
+	may := a.budget.floor
 	if !a.deadline.passed(now) {
 		r.Leased += a.leased
+		may += a.leased
 	}
+	r.Room += max(0, may-a.held)
 	if !a.answered.IsZero() {
 		r.Age = max(r.Age, now.Sub(a.answered))
 	}

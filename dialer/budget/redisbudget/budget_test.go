@@ -114,7 +114,7 @@ func TestARefusalBringsABlockThenTwice(t *testing.T) {
 			t.Errorf("%v granted at a time", got)
 		}
 		r := report(b, budgettest.Key(1))
-		if r.Held != 64 || r.Leased != 52 || r.Floor != 12 || r.Limit != 100 || r.Degraded != "" {
+		if r.Held != 64 || r.Room != 0 || r.Leased != 52 || r.Floor != 12 || r.Limit != 100 || r.Degraded != "" {
 			t.Errorf("report %+v", r)
 		}
 		closed(t, b)
