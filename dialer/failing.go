@@ -56,7 +56,7 @@ func (l *Ledger) failedLocked(now time.Time, f *flow, err error) {
 	}
 	f.trial = false
 	a.failing.trying = false
-	a.failing.err = fmt.Errorf("%v: %w", f.remote, err)
+	a.failing.err = fmt.Errorf("another dial to %v: %w", f.remote, err)
 	a.failing.next = now.Add(a.failing.backoff.Next())
 	asked := now
 	if f.control && timeout(err) { // which is impatient: who came after its last SYN is told nothing by it

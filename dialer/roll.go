@@ -15,9 +15,9 @@ const (
 	maxTries   = 12
 	maxRolling = 3 * time.Second
 
-	// maxGuesses is how many source ports one dial tries while nothing says that its SYNs come
-	// back, and manyGuesses how many more all dials to an address do at a time: one that is
-	// down must not be stormed for it.
+	// maxGuesses is how many source ports one dial tries where nothing comes back, and
+	// manyGuesses how many more all dials to an address do at a time, as long as it may be
+	// others' that does: one that is down must not be stormed.
 	maxGuesses  = 4
 	manyGuesses = 12
 
@@ -109,7 +109,7 @@ func (h *hang) roll() time.Duration {
 	}
 	if hurries := sure || e.rolled.comeBack(1); !hurries {
 		wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(h.tries[len(h.tries)-1])
-		if len(h.tries) >= maxGuesses || guesses >= manyGuesses {
+		if guesses >= manyGuesses || e.rolled.came == 0 && len(h.tries) >= maxGuesses {
 			wait = suspicion
 		}
 		if wait > 0 {

@@ -40,7 +40,15 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 		if a.Key.Scope() == netpath.Sockets {
 			continue // they are no ports
 		}
-		t := telemetry.Account{Peer: a.Key.Dest, Limit: a.Limit, Active: a.Active, Idle: a.Idle, Dialing: a.Asked + a.Dialing, Cooling: a.Closing}
+		for _, r := range l.shared(a.Key) { // what is lent to others is no room of ours
+			if a.Limit == netpath.None || r.Held+r.Room < a.Limit {
+				a.Limit = r.Held + r.Room
+			}
+		}
+		t := telemetry.Account{
+			Source: a.Key.Source, Peer: a.Key.Dest, Limit: a.Limit, Waiting: a.Waiting,
+			Active: a.Active, Idle: a.Idle, Dialing: a.Asked + a.Dialing, Cooling: a.Closing,
+		}
 		for _, n := range a.Cooling {
 			t.Cooling += n
 		}
