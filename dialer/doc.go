@@ -49,6 +49,18 @@
 // The way back from each step is the line with Shadow. Only sqlx.Tune, which is given a
 // path itself, sets its limits all the same.
 //
+// # Metrics and traces
+//
+// A [Ledger] tells OpenTelemetry of its ports and of the pools that dial by it, by the names in
+// https://github.com/natwise/natwise/blob/main/internal/telemetry/metrics.md.
+//
+// How a connection came to be is a trace of its own, connection_setup, and each request that the
+// connection serves has a link to it. A sampler that takes one trace in a hundred takes one setup
+// in a hundred, so that most of those links lead nowhere. Setups are as rare as dials: take all
+// of them. A sampler knows them by their name, as in examples/observability; or give the ledger a
+// TracerProvider of its own with the SDK's default sampler, which takes every setup, and else
+// follows what its caller does.
+//
 // # Troubleshooting
 //
 // First print the accounts. Each says in a line how many ports are taken, and by what:

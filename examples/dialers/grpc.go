@@ -19,6 +19,8 @@ import (
 // itself NewClient looks names up, and d sees an address at a time; that is what you want
 // if each address is a backend of its own, with round_robin for instance. No target goes
 // through HTTPS_PROXY any more: gRPC leaves that to whoever dials.
+//
+//doctest:compiled with: d *dialer.Dialer, creds grpc.DialOption
 func GRPC(d *dialer.Dialer) grpc.DialOption {
 	return grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
 		return d.DialContext(ctx, "tcp", address)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/natwise/natwise/internal/terminal"
 )
@@ -213,12 +212,4 @@ func (s *screen) spark(cells []tally, most int) string {
 		}
 	}
 	return line.String()
-}
-
-// cut shortens text to so many columns.
-func cut(text string, cols int) string {
-	if utf8.RuneCountInString(text) <= cols {
-		return text
-	}
-	return string([]rune(text)[:max(0, cols-1)]) + "…"
 }

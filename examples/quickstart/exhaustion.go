@@ -125,6 +125,6 @@ func exhausted(v verdict) string {
 			terminal.Thousands(dropped), terminal.Thousands(mine.FlowsOpened))
 	}
 	return fmt.Sprintf("Of %s requests, %s: the NAT had no port left and dropped %s SYNs. "+
-		"natwise did the same work through as many ports, on %s connections: none lost, none refused.",
+		"natwise did the same work behind such a NAT, on %s connections: none lost, none refused.",
 		terminal.Thousands(mine.Requests), strings.Join(lost, " and "), terminal.Thousands(dropped), terminal.Thousands(mine.FlowsOpened))
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/natwise/natwise/internal/fauxnat"
 	"github.com/natwise/natwise/internal/terminal"
 	"github.com/natwise/natwise/keepalive/netpath"
 )
@@ -40,7 +41,8 @@ func (p ports) taken() int { return p.active + p.idle + p.dialing + p.cooling }
 
 // ports tells what natwise's ledger has booked for each site, and what the NAT has for
 // the other clients, to which nothing tells what is idle: for the NAT a flow is in use
-// while its client spoke last.
+// while its client spoke last. What was dropped and what leads nowhere is as it was when the
+// lane was over, as in the table: a dial that was given up then may still count.
 func (l *lane) ports() []ports {
 	sites := make([]ports, len(l.servers.at))
 	l.fromNAT(sites)
@@ -51,7 +53,7 @@ func (l *lane) ports() []ports {
 }
 
 func (l *lane) fromNAT(sites []ports) {
-	stats, flows := l.nat.Stats(), l.nat.Flows()
+	stats, flows := l.counted(), l.nat.Flows()
 	for i, at := range l.servers.at {
 		p := &sites[i]
 		p.limit = l.scene.path.Limit(netpath.Destination)
@@ -74,6 +76,17 @@ func (l *lane) fromNAT(sites []ports) {
 			}
 		}
 	}
+}
+
+// counted is what the NAT has counted of the lane's work.
+func (l *lane) counted() fauxnat.Stats {
+	l.mu.Lock()
+	over, counts := l.over, l.counts
+	l.mu.Unlock()
+	if over {
+		return counts
+	}
+	return l.nat.Stats()
 }
 
 func (l *lane) fromLedger(sites []ports) {
@@ -147,7 +160,7 @@ func (s *screen) head(name string, p standing, cols int) string {
 	failed := s.bad(p.failed, fmt.Sprintf("%7s failed", terminal.Thousands(p.failed)))
 	last := fmt.Sprintf("%5s waiting", terminal.Thousands(p.waiting))
 	if p.over {
-		last = fmt.Sprintf("%13s", "done "+span(p.ran.Round(100*time.Millisecond)))
+		last = fmt.Sprintf("%13s", fmt.Sprintf("done %.1f s", p.ran.Seconds()))
 	}
 	if cols < narrow { // of what waits nothing is left
 		return fmt.Sprintf("  %s %6s ok%s", s.name(name), terminal.Thousands(p.ok), failed)

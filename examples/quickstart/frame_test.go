@@ -96,6 +96,20 @@ func TestADialThatIsNotAnsweredIsShown(t *testing.T) {
 	})
 }
 
+func TestTheViewEndsWithTheNumbersOfTheTable(t *testing.T) {
+	s := idle(visits{times: 4, atOnce: 1, scale: 1})
+	inMemory(t, func(t *testing.T, on network) {
+		var last []ports // of the client that is over before its last flow is forgotten
+		lanes, err := race(t.Context(), s, on, func(lanes []*lane) { last = lanes[0].ports() })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := lanes[0].result(); last[0].astray != 3 || r.Astray != 3 {
+			t.Errorf("the view ends with %d forgotten flows, the table has %d, want 3", last[0].astray, r.Astray)
+		}
+	})
+}
+
 func TestTheHeadSaysWhatCameOfTheRequests(t *testing.T) {
 	s := newScreen(nil, terminal.Terminal{})
 	working := standing{ok: 1200, failed: 34, waiting: 5, ran: 3 * time.Second}
@@ -107,7 +121,7 @@ func TestTheHeadSaysWhatCameOfTheRequests(t *testing.T) {
 		want string
 	}{
 		{working, 79, "  natwise                 1,200 ok      34 failed     5 waiting"},
-		{over, 79, "  natwise                 1,200 ok      34 failed      done 3 s"},
+		{over, 79, "  natwise                 1,200 ok      34 failed    done 3.0 s"},
 		{working, 59, "  natwise                1,200 ok     34 failed"},
 	} {
 		if got := s.head(natwise, c.p, c.cols); got != c.want {
@@ -185,7 +199,7 @@ func standIns(t *testing.T, s *scene) (lanes []*lane) {
 			l.ends = append(l.ends, end{at, i % len(s.sites), i%3 == 0})
 			l.held = append(l.held, sample{at, i % 129, i % 3})
 		}
-		l.counts = fauxnat.Counts{Peak: 128, Opened: 20_000, RefusedSYNs: 99_999, Strayed: 20_000}
+		l.counts = fauxnat.Stats{Counts: fauxnat.Counts{Peak: 128, Opened: 20_000, RefusedSYNs: 99_999, Strayed: 20_000}}
 		lanes = append(lanes, l)
 	}
 	return lanes

@@ -36,7 +36,7 @@ type lane struct {
 	slowest  time.Duration   // of those that were answered
 	ends     []end           // of requests, in order
 	held     []sample        // in order of time
-	counts   fauxnat.Counts  // once it is over
+	counts   fauxnat.Stats   // once it is over
 	over     bool
 	ran      time.Duration // until now, or until it was over
 	unable   error         // to do to its flows what the scene wants
@@ -99,7 +99,7 @@ func (l *lane) run(ctx context.Context) {
 	l.scene.play(ctx, l)
 	ran := time.Since(l.start)
 	l.endDial()
-	l.finish(context.Cause(ctx), l.nat.Stats().Counts, ran)
+	l.finish(context.Cause(ctx), l.nat.Stats(), ran)
 }
 
 // wave sends n requests to the first site at once, and returns when all are back.
@@ -196,7 +196,7 @@ func (l *lane) cannot() error {
 }
 
 // finish keeps what there was at the end, before the connections are closed.
-func (l *lane) finish(cause error, counts fauxnat.Counts, ran time.Duration) {
+func (l *lane) finish(cause error, counts fauxnat.Stats, ran time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.over, l.counts, l.ran = true, counts, ran

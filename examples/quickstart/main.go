@@ -16,15 +16,22 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/natwise/natwise/internal/terminal"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := untilTold(context.Background())
 	status := run(ctx, os.Args[1:], os.Stdout, os.Stderr, terminal.Of(os.Stdout))
 	stop()
 	os.Exit(status)
+}
+
+// untilTold is done when somebody ends the program, or closes its window: a terminal wants its
+// cursor back.
+func untilTold(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }
 
 // run returns the exit status. term is what out can do.
@@ -77,5 +84,9 @@ func perform(ctx context.Context, sc *scene, on network, s *screen, page *keepsa
 	if err := s.closing(sc, v, lanes); err != nil {
 		return v, err
 	}
-	return v, page.keep()
+	said, err := page.keep()
+	if said != "" {
+		s.printf("%s\n\n", said)
+	}
+	return v, errors.Join(err, s.err)
 }

@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +22,11 @@ import (
 )
 
 // TestMain fails if a goroutine outlives the tests.
-func TestMain(m *testing.M) { os.Exit(goleak.Check(m.Run)) }
+func TestMain(m *testing.M) {
+	_, stop := untilTold(context.Background()) // os/signal's own goroutine stays by right
+	stop()
+	os.Exit(goleak.Check(m.Run))
+}
 
 func TestWithJSONOneObjectAndNothingElseIsPrinted(t *testing.T) {
 	v := mustRun(t, "-json", "-requests", "45", "-concurrency", "10", "-service", "1ms")
@@ -91,6 +97,24 @@ func TestAnInterruptEndsItAtOnce(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 		})
+	}
+}
+
+func TestWhoeverEndsTheProgramInterruptsIt(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("nobody can send that on Windows")
+	}
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sent := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		ctx, stop := untilTold(t.Context())
+		if err := self.Signal(sent); err != nil {
+			t.Fatal(err)
+		}
+		<-ctx.Done()
+		stop()
 	}
 }
 

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/natwise/natwise/httpx/debug"
 )
@@ -14,13 +16,15 @@ import (
 // A keepsake is natwise's live page as it was in the end, in one file. Whoever makes one
 // drops it. A nil keepsake is none, and does nothing.
 type keepsake struct {
-	path string
-	file *os.File // beside path, until it is complete
-	page *debug.Page
-	end  context.CancelFunc // of the recording
-	over chan struct{}      // closed when it has ended
-	err  error              // of the writing
-	done bool               // it was written
+	asked string   // what the flag says
+	path  string   // of the file that is replaced; "": file is what was asked for
+	file  *os.File // beside path, until it is complete
+	page  *debug.Page
+	end   context.CancelFunc // of the recording
+	over  chan struct{}      // closed when it has ended
+	html  bytes.Buffer
+	err   error // of the drawing
+	done  bool  // it was drawn
 }
 
 // newKeepsake makes sure that path can be written, before anything else is done. "" asks for
@@ -29,23 +33,36 @@ func newKeepsake(path string) (*keepsake, error) {
 	if path == "" {
 		return nil, nil
 	}
-	refuse := func(err error) (*keepsake, error) {
-		if e, ok := errors.AsType[*fs.PathError](err); ok {
-			err = e.Err // the other path in it is nobody's business
+	k := &keepsake{asked: path}
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		err = errors.New("is a directory")
+	case err == nil && !info.Mode().IsRegular():
+		// A device or a pipe is written to: in its place a file would be of no use. It is
+		// not waited for until somebody reads the pipe.
+		k.file, err = os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	default:
+		k.path = path
+		if to, err := filepath.EvalSymlinks(path); err == nil {
+			k.path = to // what a link leads to is replaced, and not the link
 		}
-		return nil, fmt.Errorf("-html %s: %w", path, err)
+		k.file, err = os.CreateTemp(filepath.Dir(k.path), ".quickstart-*.html")
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return refuse(errors.New("is a directory"))
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), ".quickstart-*.html")
 	if err != nil {
-		return refuse(err)
+		return nil, k.wrong(err)
 	}
-	return &keepsake{path: path, file: file}, nil
+	return k, nil
 }
 
-// follow records what becomes of the ledger that there is, and writes the page when all is
+func (k *keepsake) wrong(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err // the other path in it is nobody's business
+	}
+	return fmt.Errorf("-html %s: %w", k.asked, err)
+}
+
+// follow records what becomes of the ledger that there is, and draws the page when all is
 // over, while the connections are still there.
 func (k *keepsake) follow(lanes []*lane) {
 	if k == nil || k.done {
@@ -59,7 +76,7 @@ func (k *keepsake) follow(lanes []*lane) {
 		over = over && l.standing().over
 	}
 	if over && k.page != nil {
-		k.done, k.err = true, k.page.WriteHTML(k.file)
+		k.done, k.err = true, k.page.WriteHTML(&k.html)
 	}
 }
 
@@ -72,19 +89,28 @@ func (k *keepsake) record(page *debug.Page) {
 	}()
 }
 
-// keep puts the page where it was asked for, in place of what is there.
-func (k *keepsake) keep() error {
-	if k == nil || !k.done {
-		return nil
+// keep puts the page where it was asked for, in place of a file that is there, and returns
+// a sentence about that.
+func (k *keepsake) keep() (said string, err error) {
+	switch {
+	case k == nil:
+		return "", nil
+	case !k.done:
+		return "There is no page of it: nothing was written to " + k.asked + ".", nil
 	}
-	err := errors.Join(k.err, k.file.Chmod(0o644), k.file.Close())
-	if err == nil {
+	if err = k.err; err == nil {
+		_, err = k.html.WriteTo(k.file)
+	}
+	if err == nil && k.path != "" {
+		err = k.file.Chmod(0o644)
+	}
+	if err = errors.Join(err, k.file.Close()); err == nil && k.path != "" {
 		err = os.Rename(k.file.Name(), k.path)
 	}
 	if err != nil {
-		return fmt.Errorf("-html %s: %w", k.path, err)
+		return "", k.wrong(err)
 	}
-	return nil
+	return "The page, as it was in the end, is " + k.asked + ".", nil
 }
 
 // drop ends the recording, and takes away what was not kept.
@@ -97,5 +123,7 @@ func (k *keepsake) drop() {
 		<-k.over
 	}
 	k.file.Close()
-	os.Remove(k.file.Name()) // which is not there any more if it was kept
+	if k.path != "" {
+		os.Remove(k.file.Name()) // which is not there any more if it was kept
+	}
 }

@@ -69,7 +69,7 @@ func (s *screen) opening(sc *scene) {
 	}
 	s.printf("\n")
 	for _, c := range sc.clients {
-		s.printf("  %s  %s\n", s.name(c.name), s.Paint(terminal.Faint, cut(c.what, s.width()-nameWidth-4)))
+		s.printf("  %s  %s\n", s.name(c.name), s.Paint(terminal.Faint, terminal.Clip(c.what, s.width()-nameWidth-4)))
 	}
 	s.printf("\n")
 	if s.Live {
@@ -118,6 +118,9 @@ func (s *screen) progress(sc *scene, lanes []*lane) {
 
 // draw replaces the lines that were drawn last.
 func (s *screen) draw(lines []string) {
+	for i, line := range lines {
+		lines[i] = terminal.Clip(line, s.cols)
+	}
 	s.printf("%s", terminal.Frame(s.drawn, lines))
 	s.drawn = len(lines)
 }
@@ -131,7 +134,7 @@ func (s *screen) closing(sc *scene, v verdict, lanes []*lane) error {
 	s.results(sc.table, v)
 	s.printf("\n")
 	for _, line := range sc.chart(s, lanes) {
-		s.printf("%s\n", line)
+		s.printf("%s\n", terminal.Clip(line, s.width()))
 	}
 	said := sc.told(v)
 	if v.Status != "ok" {

@@ -48,7 +48,7 @@ func TestWithoutColoursATerminalIsStillDrawnOver(t *testing.T) {
 }
 
 func TestEverySceneFitsItsTerminal(t *testing.T) {
-	for _, cols := range []int{60, 80, 120, 200} {
+	for _, cols := range []int{40, 60, 80, 120, 200} {
 		for _, rows := range []int{24, 6} {
 			for _, sc := range scenes {
 				s, err := sc.open(work{requests: 9, concurrency: 3, ports: 128})

@@ -59,22 +59,22 @@ func (s *screen) results(all []column, v verdict) {
 			line += fmt.Sprintf(" %*s", c.width, c.head[i])
 		}
 		if line = strings.TrimRight(line, " "); line != "" {
-			s.printf("%s\n", s.Paint(terminal.Faint, line))
+			s.printf("%s\n", terminal.Clip(s.Paint(terminal.Faint, line), s.width()))
 		}
 	}
 	for _, r := range v.Clients {
-		s.printf("  %s", s.name(r.Name))
+		line := "  " + s.name(r.Name)
 		for i, c := range cols {
 			text := fmt.Sprintf("%*s", c.width, c.cell(r))
 			if c.bad != nil && c.bad(r, v.Limit) {
 				text = s.Paint(terminal.Red, text)
 			}
 			if i > 0 {
-				s.printf(" ")
+				line += " "
 			}
-			s.printf("%s", text)
+			line += text
 		}
-		s.printf("\n")
+		s.printf("%s\n", terminal.Clip(line, s.width()))
 	}
 }
 

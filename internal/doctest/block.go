@@ -20,6 +20,7 @@ type block struct {
 	text   string
 	module string // the directory of the module that compiles it, relative to the repository
 	with   string // what is declared besides, as parameters are
+	self   string // the receiver of the method that it documents, as a parameter is
 }
 
 // find returns all blocks below root.
@@ -48,7 +49,7 @@ func find(root string) (blocks []block, err error) {
 		case strings.HasSuffix(rel, ".md"):
 			read = inMarkdown
 		case strings.HasSuffix(rel, ".go") && !strings.HasSuffix(rel, "_test.go"):
-			read = inPackageComment
+			read = inComments
 		default:
 			return nil
 		}
@@ -102,30 +103,83 @@ func inMarkdown(file string, src []byte) (blocks []block, err error) {
 	return blocks, nil
 }
 
-// inPackageComment returns the code in the comment above a package clause.
-func inPackageComment(file string, src []byte) (blocks []block, err error) {
+// inComments returns the code in the comments of a package clause and of what is declared
+// for others; in a program, of all that is declared.
+func inComments(file string, src []byte) (blocks []block, err error) {
 	files := token.NewFileSet()
-	f, err := parser.ParseFile(files, file, src, parser.PackageClauseOnly|parser.ParseComments)
-	if err != nil || f.Doc == nil {
+	f, err := parser.ParseFile(files, file, src, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
 		return nil, err
 	}
-	lines := f.Doc.List
+	if f.Name.Name != "main" {
+		ast.FileExports(f)
+	}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if doc := docOf(n); doc != nil {
+			for _, b := range inComment(files, doc) {
+				b.file = file
+				if fn, ok := n.(*ast.FuncDecl); ok && fn.Recv != nil {
+					b.self = receiver(f.Name.Name, fn.Recv.List[0].Type)
+				}
+				blocks = append(blocks, b)
+			}
+		}
+		return true
+	})
+	return blocks, nil
+}
+
+// docOf returns the comment of what is declared.
+func docOf(n ast.Node) *ast.CommentGroup {
+	switch n := n.(type) {
+	case *ast.File:
+		return n.Doc
+	case *ast.GenDecl:
+		return n.Doc
+	case *ast.FuncDecl:
+		return n.Doc
+	case *ast.TypeSpec:
+		return n.Doc
+	case *ast.ValueSpec:
+		return n.Doc
+	case *ast.Field:
+		return n.Doc
+	}
+	return nil
+}
+
+// receiver is how readers have one: by the name of its type in lower case.
+func receiver(pkg string, typ ast.Expr) string {
+	star := ""
+	if p, ok := typ.(*ast.StarExpr); ok {
+		star, typ = "*", p.X
+	}
+	id, ok := typ.(*ast.Ident)
+	if !ok || strings.EqualFold(id.Name, pkg) { // of which type it is has to be said, or its name is the package's
+		return ""
+	}
+	return strings.ToLower(id.Name) + " " + star + pkg + "." + id.Name
+}
+
+// inComment returns the code in a comment.
+func inComment(files *token.FileSet, doc *ast.CommentGroup) (blocks []block) {
+	lines := doc.List
 	var all block
 	for _, l := range lines {
 		all.obey(l.Text)
 	}
-	for _, part := range new(comment.Parser).Parse(f.Doc.Text()).Content {
+	for _, part := range new(comment.Parser).Parse(doc.Text()).Content {
 		code, ok := part.(*comment.Code)
 		if !ok || !isGo(code.Text) {
 			continue
 		}
 		b := all
-		b.file, b.text = file, code.Text
+		b.text = code.Text
 		lines = startingWith(lines, code.Text)
 		b.line = files.Position(lines[0].Pos()).Line
 		blocks = append(blocks, b)
 	}
-	return blocks, nil
+	return blocks
 }
 
 // startingWith returns the rest of a comment, from where text begins.

@@ -176,6 +176,56 @@ func main() { x := 1 }
 	}
 }
 
+func TestWhatIsDeclaredForOthersIsCompiledToo(t *testing.T) {
+	files := map[string]string{
+		"shown.go": `package shown
+
+// New makes one:
+//
+//	page := shown.New(n)
+//
+//doctest:compiled with: n int
+func New(int) *Page { return nil }
+
+// A Page is made:
+//
+//	page := shown.Now()
+type Page struct {
+	// Of is one of
+	//
+	//	[]int{1, 2}
+	Of []int
+
+	// own := nothing()
+	own int
+}
+
+// Show is called by
+//
+//	page.Show(ctx)
+//	page.Hide()
+func (p *Page) Show(any) {}
+
+// inside shows nobody
+//
+//	x := nothing()
+func inside() {}
+`,
+		"program/main.go": `package main
+
+// run is called by
+//
+//	x := nothing()
+func run() {}
+`,
+	}
+	got := problems(t, 5, files)
+	slices.Sort(got)
+	if want := []string{"program/main.go:5", "shown.go:12", "shown.go:26"}; !slices.Equal(got, want) {
+		t.Errorf("wrong in %q, want %q", got, want)
+	}
+}
+
 func TestABlockWithoutEndIsAnError(t *testing.T) {
 	root := write(t, map[string]string{"README.md": "|||go\nx := 1\n"})
 	if _, _, err := doctest.Problems(root, "."); err == nil || !strings.Contains(err.Error(), "README.md:2") {

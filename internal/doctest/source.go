@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// standing are names that a reader knows how to come by.
-var standing = map[string]string{"ctx": "context.Context", "t": "*testing.T"}
+// standing are variables that a reader knows how to come by.
+var standing = []string{"ctx context.Context", "t *testing.T"}
 
 // source returns a file that compiles if b is right. What is wrong in it is told by the
 // line of b's own file, below root.
@@ -23,10 +23,14 @@ func (b block) source(root string, imports map[string]string) []byte {
 		return []byte(text)
 	}
 	if !parses(head+text, 0) { // no declarations, so statements
+		e, _ := parser.ParseExpr(b.text)
+		if _, ok := e.(*ast.CompositeLit); ok { // what a field may be set to
+			text = strings.Replace(text, b.text, "_ = "+b.text, 1)
+		}
 		text = "func _() (_ error) {\n" + text + "\nreturn }\n"
 	}
 	text += "\n"
-	for _, v := range append(variables(b.with), missing(head+text, b.with)...) {
+	for _, v := range append(variables(b.with), b.missing(head+text)...) {
 		text += "var " + v + "\n"
 	}
 	var src bytes.Buffer
@@ -58,12 +62,14 @@ func variables(with string) (vars []string) {
 }
 
 // missing returns the variables that src needs of those that a reader knows how to come by.
-func missing(src, with string) (vars []string) {
+func (b block) missing(src string) (vars []string) {
+	have := func(name string) bool {
+		return slices.ContainsFunc(variables(b.with), func(v string) bool { return strings.HasPrefix(v, name+" ") })
+	}
 	needs := free(src)
-	for name, typ := range standing {
-		have := slices.ContainsFunc(variables(with), func(v string) bool { return strings.HasPrefix(v, name+" ") })
-		if needs[name] && !have {
-			vars = append(vars, name+" "+typ)
+	for _, v := range append(variables(b.self), standing...) {
+		if name, _, _ := strings.Cut(v, " "); needs[name] && !have(name) {
+			vars = append(vars, v)
 		}
 	}
 	return vars

@@ -28,6 +28,8 @@ type Place struct {
 //	c, err := lab.Dial(ctx, "tcp", s.Addr())
 //
 // The lab must outlive the server.
+//
+//doctest:compiled with: lab interface { servers.Lab; Server(int) netip.Addr; Dial(ctx context.Context, network, address string) (net.Conn, error) }
 func In(lab Lab, addr netip.AddrPort) Place { return Place{lab, addr} }
 
 // inside calls f where the server's network is. What f starts stays there.

@@ -3,6 +3,7 @@ package terminal
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -30,6 +31,32 @@ func Wrap(text, indent string, cols int) string {
 	}
 	return out.String()
 }
+
+// Clip shortens a line to so many columns; it may be painted.
+func Clip(line string, cols int) string {
+	if utf8.RuneCountInString(paint.ReplaceAllString(line, "")) <= cols {
+		return line
+	}
+	var out strings.Builder
+	for used := 1; line != ""; {
+		if code := paint.FindStringIndex(line); code != nil && code[0] == 0 { // what is painted ends, too
+			out.WriteString(line[:code[1]])
+			line = line[code[1]:]
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(line)
+		switch {
+		case used < cols:
+			out.WriteRune(r)
+		case used == cols:
+			out.WriteRune('…') // or a number would be another one
+		}
+		line, used = line[n:], used+1
+	}
+	return out.String()
+}
+
+var paint = regexp.MustCompile(`\x1b\[[0-9;]*m`)
 
 // Thousands returns n as people write it: 20,000.
 func Thousands(n int) string {
