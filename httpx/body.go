@@ -1,7 +1,6 @@
 package httpx
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -162,10 +161,15 @@ func (t *tether) forgotten() {
 	}
 	x.user.leaky.Store(true)
 	go func() { // what this takes is not the garbage collector's affair
-		x.user.stock.scope.Warn("leak", x.URL.Host, "a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host)
-		if log := x.transport.Logger; log != nil {
-			log.Warn("httpx: a response body was forgotten without Close", "method", x.Method, "host", x.URL.Host,
-				"made", cmp.Or(x.place, "not known: the next one will be"))
+		const text = "a response body was forgotten without Close"
+		about, made := x.URL.Host, "not known: the next one will be"
+		if x.place != "" { // each place by itself: they are what has to be mended
+			about, made = about+", "+x.place, x.place
+		}
+		args := []any{"method", x.Method, "host", x.URL.Host, "made", made}
+		told := x.user.stock.scope.Warn("leak", about, text, args...)
+		if log := x.transport.Logger; told && log != nil {
+			log.Warn("httpx: "+text, args...)
 		}
 		t.body.Close()
 		x.over(x.conn.shared)

@@ -80,8 +80,8 @@ type Transport struct {
 	// exchange ends its connection, as in net/http.
 	FinishWithin time.Duration
 
-	// Logger is told of response bodies that were forgotten without Close. Nil:
-	// nobody is.
+	// Logger is told of response bodies that were forgotten without Close, once a minute of
+	// those that were made in one place. The ledger's Logger is, too. Nil: nobody is.
 	Logger *slog.Logger
 
 	// These are named and meant as in http.Transport; what is zero there is a

@@ -241,7 +241,10 @@ func (p permit) over() {
 
 // Open has the driver connect.
 func (p permit) Open(ctx context.Context) (c *conn, err error) {
-	defer func() { p.setup.End(err) }()
+	defer func() {
+		p.setup.Named(p.of.name())
+		p.setup.End(err)
+	}()
 	over := sync.OnceFunc(p.over)
 	defer over()
 	o := &opening{of: p.of, setup: p.setup, reserved: p.reserved, where: p.where}

@@ -10,6 +10,7 @@ import (
 
 	metrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
 	traces "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	resource "go.opentelemetry.io/proto/otlp/resource/v1"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -18,11 +19,12 @@ type collector struct {
 	*httptest.Server
 	mu             sync.Mutex // guards the fields below
 	metrics, spans map[string]bool
-	linked         int // request spans with a link to the set-up of their connection
+	services       map[string]bool // whose they are
+	linked         int             // request spans with a link to the set-up of their connection
 }
 
 func newCollector(t *testing.T) *collector {
-	c := &collector{metrics: make(map[string]bool), spans: make(map[string]bool)}
+	c := &collector{metrics: make(map[string]bool), spans: make(map[string]bool), services: make(map[string]bool)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/metrics", func(w http.ResponseWriter, r *http.Request) {
 		var sent metrics.ExportMetricsServiceRequest
@@ -58,8 +60,9 @@ func (c *collector) decode(t *testing.T, w http.ResponseWriter, r *http.Request,
 func (c *collector) keepMetrics(sent *metrics.ExportMetricsServiceRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, resource := range sent.ResourceMetrics {
-		for _, scope := range resource.ScopeMetrics {
+	for _, by := range sent.ResourceMetrics {
+		c.keepServiceLocked(by.Resource)
+		for _, scope := range by.ScopeMetrics {
 			for _, m := range scope.Metrics {
 				c.metrics[m.Name] = true
 			}
@@ -70,8 +73,9 @@ func (c *collector) keepMetrics(sent *metrics.ExportMetricsServiceRequest) {
 func (c *collector) keepSpans(sent *traces.ExportTraceServiceRequest) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, resource := range sent.ResourceSpans {
-		for _, scope := range resource.ScopeSpans {
+	for _, by := range sent.ResourceSpans {
+		c.keepServiceLocked(by.Resource)
+		for _, scope := range by.ScopeSpans {
 			for _, s := range scope.Spans {
 				host, _, _ := strings.Cut(s.Name, ":") // the port is another each time
 				c.spans[host] = true
@@ -79,6 +83,14 @@ func (c *collector) keepSpans(sent *traces.ExportTraceServiceRequest) {
 					c.linked++
 				}
 			}
+		}
+	}
+}
+
+func (c *collector) keepServiceLocked(of *resource.Resource) {
+	for _, a := range of.GetAttributes() {
+		if a.Key == "service.name" {
+			c.services[a.Value.GetStringValue()] = true
 		}
 	}
 }
@@ -99,6 +111,9 @@ func TestWhatIsSentByOTLPArrivesBeforeItEnds(t *testing.T) {
 		if !c.spans[name] {
 			t.Errorf("no %q among %v", name, c.spans)
 		}
+	}
+	if len(c.services) != 1 || !c.services["observability"] {
+		t.Errorf("they are of %v", c.services)
 	}
 	if c.linked == 0 {
 		t.Error("no request leads to the set-up of its connection")

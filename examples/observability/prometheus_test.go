@@ -68,7 +68,7 @@ func TestAPrometheusThatScrapesItAnswersEveryExpressionAndFiresEveryAlert(t *tes
 		case r.Record != "":
 			asked[r.Record] = "rules.yaml"
 		case r.Alert == "NatwiseHairpin": // takes a load balancer: what it asks for, of a verdict that a scene has
-			asked[quicker(strings.Replace(r.Expr, "natwise.hairpin", "natwise.path_down", 1))] = "rules.yaml"
+			asked[quicker(strings.ReplaceAll(r.Expr, "natwise.hairpin", "natwise.path_down"))] = "rules.yaml"
 		case fires[r.Alert] == "":
 			t.Errorf("no scene has alert %s", r.Alert)
 		default:

@@ -12,7 +12,9 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 )
 
 // providers are where measurements go. natwise knows only the OpenTelemetry API; which
@@ -23,17 +25,23 @@ type providers struct {
 	scrape  http.Handler // for Prometheus
 }
 
-// newProviders has metrics scraped by Prometheus and, if otlp is a URL, metrics and traces
-// sent there. Whoever calls it calls shutdown.
-func newProviders(ctx context.Context, otlp string) (*providers, error) {
+// newProviders has the metrics of the service name scraped by Prometheus and, if otlp is a URL, metrics
+// and traces sent there. Whoever calls it calls shutdown.
+func newProviders(ctx context.Context, name, otlp string) (*providers, error) {
 	// A registry of our own: nothing registers itself anywhere else.
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry))
 	if err != nil {
 		return nil, fmt.Errorf("prometheus: %w", err)
 	}
-	metrics := []metric.Option{metric.WithReader(exporter)}
-	var traces []trace.TracerProviderOption
+	// Whose measurements they are. OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES know better.
+	who, err := resource.New(ctx, resource.WithAttributes(semconv.ServiceName(name)), resource.WithTelemetrySDK(), resource.WithFromEnv())
+	if err != nil {
+		return nil, fmt.Errorf("resource: %w", err)
+	}
+	metrics := []metric.Option{metric.WithReader(exporter), metric.WithResource(who)}
+	// Here each request is followed. For one in a hundred put TraceIDRatioBased(0.01).
+	traces := []trace.TracerProviderOption{trace.WithResource(who), trace.WithSampler(setups{trace.ParentBased(trace.AlwaysSample())})}
 	if otlp != "" {
 		pushed, err := otlpmetrichttp.New(ctx, otlpmetrichttp.WithEndpointURL(otlp+"/v1/metrics"))
 		if err != nil {

@@ -94,7 +94,29 @@ func (e *toyEngine) Take(key netpath.Key) (budget.Grant, bool) {
 	if key.Dest != e.shared {
 		return granted{}, true
 	}
-	return e.Limit.Take(key)
+	g, ok := e.Limit.Take(key)
+	if !ok {
+		return nil, false
+	}
+	e.hold(1)
+	return lent{g, e}, true
+}
+
+func (e *toyEngine) hold(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.report.Held += n
+}
+
+// A lent permission is one that is counted.
+type lent struct {
+	budget.Grant
+	of *toyEngine
+}
+
+func (l lent) Release() {
+	l.of.hold(-1)
+	l.Grant.Release()
 }
 
 func (e *toyEngine) Notify(c chan<- struct{}) {
@@ -111,6 +133,7 @@ func (e *toyEngine) Reports(key netpath.Key) []budget.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	r := e.report
+	r.Room = max(0, r.Floor+r.Leased-r.Held)
 	r.Age = time.Since(e.last)
 	return []budget.Report{r}
 }

@@ -32,8 +32,14 @@ func TestTheToyEngineFallsToItsFloorWhileItsServerIsAway(t *testing.T) {
 			if len(grants) != want {
 				t.Errorf("after %v it allows %d ports", time.Since(e.began), len(grants))
 			}
+			if r := e.Reports(shared)[0]; r.Held != want || r.Room != 0 {
+				t.Errorf("after %v it says that %d are held, and room for %d more", time.Since(e.began), r.Held, r.Room)
+			}
 			for _, g := range grants {
 				g.Release()
+			}
+			if r := e.Reports(shared)[0]; r.Held != 0 || r.Room != want {
+				t.Errorf("after %v it says that %d are held, and room for %d more", time.Since(e.began), r.Held, r.Room)
 			}
 		}
 

@@ -133,7 +133,7 @@ func (h hosts) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, err
 // serve plays the scenes until the time is over or ctx ends. It calls ready once it can be
 // scraped.
 func (o options) serve(ctx context.Context, ready func(address string)) (r report, err error) {
-	p, err := newProviders(ctx, o.otlp)
+	p, err := newProviders(ctx, "observability", o.otlp)
 	if err != nil {
 		return r, err
 	}

@@ -34,11 +34,12 @@ type Counts struct {
 
 // A Peer is a destination as the NAT knows it.
 type Peer struct {
-	labels labels
 	counts Counts // guarded by Scope.mu, and so are those below
 	flows  int    // connections that will count here
-	reused uint64 // what was told last
 	used   time.Time
+
+	labels labels // guarded by Scope.telling, and so is that below
+	reused uint64 // what was told last
 }
 
 func newPeer(attrs ...attribute.KeyValue) *Peer {
@@ -116,21 +117,22 @@ func (c *Counts) Add(d Counts) {
 	}
 }
 
+func (c Counts) clone() Counts {
+	c.Closed = maps.Clone(c.Closed)
+	return c
+}
+
 // Counts returns the counts of every destination; those of the rest have the zero address.
 func (s *Scope) Counts() map[netip.AddrPort]Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[netip.AddrPort]Counts, len(s.peers)+1)
-	copied := func(c Counts) Counts {
-		c.Closed = maps.Clone(c.Closed)
-		return c
-	}
 	for _, peers := range []map[netip.AddrPort]*Peer{s.peers, s.evicted} {
 		for a, p := range peers {
-			all[a] = copied(p.counts)
+			all[a] = p.counts.clone()
 		}
 	}
-	all[netip.AddrPort{}] = copied(s.otherPeer.counts)
+	all[netip.AddrPort{}] = s.otherPeer.counts.clone()
 	return all
 }
 

@@ -77,7 +77,7 @@ func (s *Scope) Engines(now []Engine) {
 			s.recovered(e)
 			continue
 		}
-		told := s.warn("degraded", e.Name, "the budget that is shared with others is degraded",
+		told := s.Warn("degraded", e.Name, "the budget that is shared with others is degraded",
 			"engine", e.Name, "why", e.Degraded, "floor", e.Floor, "leased", e.Leased)
 		if told {
 			s.mark(e.Name)

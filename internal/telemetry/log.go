@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"time"
@@ -10,7 +11,7 @@ import (
 // A Record is something that somebody should know of.
 type Record struct {
 	At    time.Time
-	Kind  string // "budget", "blackhole", "leak", "refused"
+	Kind  string // "budget", "blackhole", "degraded", "leak", "refused"
 	About string // an address, or an engine's name
 	Text  string
 	Times int // since the last one of its kind about the same
@@ -28,26 +29,61 @@ const (
 type journal struct {
 	kept []Record
 	next int // the oldest, once there are as many as are kept
-	told map[subject]*telling
+	told map[string]*subjects
 }
 
-type subject struct{ kind, about string }
+// subjects are what warnings of one kind were about. Each kind has its own: if a thousand
+// connections leak, nobody is to miss that a budget is degraded.
+type subjects struct {
+	about map[string]*telling
+	rest  telling // about those that are too many
+}
 
 type telling struct {
 	at     time.Time
 	silent int // times since
 }
 
-// Warn tells the logger, and keeps for whoever looks, what has happened, at most once a
-// minute for each kind and address.
-func (s *Scope) Warn(kind, about, text string, args ...any) { s.warn(kind, about, text, args...) }
+func (t *telling) due(now time.Time) bool { return now.Sub(t.at) >= quiet }
 
-func (s *Scope) warn(kind, about, text string, args ...any) (told bool) {
-	times, due := s.note(kind, about, text)
-	if due {
-		s.say(slog.LevelWarn, times, text, args...)
+// of returns what was told about one subject, or about the rest if so many others were warned of
+// within a minute: they are more than anybody reads.
+func (j *journal) of(kind, about string, now time.Time) (t *telling, rest bool) {
+	k := j.told[kind]
+	if k == nil {
+		k = &subjects{about: make(map[string]*telling)}
+		if j.told == nil {
+			j.told = make(map[string]*subjects)
+		}
+		j.told[kind] = k
 	}
-	return due
+	if t := k.about[about]; t != nil {
+		return t, false
+	}
+	if len(k.about) >= most {
+		maps.DeleteFunc(k.about, func(_ string, t *telling) bool { return t.due(now) })
+	}
+	if len(k.about) >= most {
+		return &k.rest, true
+	}
+	t = new(telling)
+	k.about[about] = t
+	return t, false
+}
+
+// Warn tells the logger, and keeps for whoever looks, what has happened, at most once a
+// minute for each kind and address. Of a kind of which there is too much, one stands for the rest.
+// It reports whether it has told.
+func (s *Scope) Warn(kind, about, text string, args ...any) (told bool) {
+	times, rest := s.note(kind, about, text)
+	if times == 0 {
+		return false
+	}
+	if rest {
+		text = fmt.Sprintf("more than %d within a minute, this one stands for the rest: %s", most, text)
+	}
+	s.say(slog.LevelWarn, times, text, args...)
+	return true
 }
 
 // say tells the logger, if there is one, of what has happened so many times.
@@ -69,43 +105,36 @@ func (s *Scope) say(level slog.Level, times int, text string, args ...any) {
 func (s *Scope) Due(kind, about string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.journal.told[subject{kind, about}]
-	if t == nil || time.Since(t.at) >= quiet {
-		return true
+	now := time.Now()
+	t, _ := s.journal.of(kind, about, now)
+	if !t.due(now) {
+		t.silent++
+		return false
 	}
-	t.silent++
-	return false
+	return true
 }
 
-func (s *Scope) note(kind, about, text string) (times int, due bool) {
+// note returns how many times something has happened of which somebody is to be told now; 0: nobody
+// is.
+func (s *Scope) note(kind, about, text string) (times int, rest bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j := &s.journal
 	now := time.Now()
-	of := subject{kind, about}
-	t := j.told[of]
-	if t != nil && now.Sub(t.at) < quiet {
+	t, rest := j.of(kind, about, now)
+	if t.due(now) {
+		times = t.silent + 1
+		*t = telling{at: now}
+	} else {
 		t.silent++
-		return 0, false
 	}
-	if t == nil {
-		if len(j.told) >= most {
-			maps.DeleteFunc(j.told, func(_ subject, t *telling) bool { return now.Sub(t.at) >= quiet })
-		}
-		if len(j.told) >= most { // so many in a minute are more than anybody reads
-			j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: 1})
-			return 0, false
-		}
-		if j.told == nil {
-			j.told = make(map[subject]*telling)
-		}
-		t = new(telling)
-		j.told[of] = t
+	switch {
+	case rest: // here each can be seen, since the logger does not name them
+		j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: 1})
+	case times > 0:
+		j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: times})
 	}
-	times = t.silent + 1
-	*t = telling{at: now}
-	j.keep(Record{At: now, Kind: kind, About: about, Text: text, Times: times})
-	return times, true
+	return times, rest
 }
 
 func (j *journal) keep(r Record) {

@@ -1,10 +1,14 @@
 package telemetry_test
 
 import (
+	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/natwise/natwise/internal/telemetry"
 )
 
 func TestTheSameIsWarnedOfOnceAMinute(t *testing.T) {
@@ -52,4 +56,69 @@ func TestTheLastTwoHundredWarningsAreKeptInTheirOrder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lines returns those of a log, once.
+func lines(log *bytes.Buffer) []string {
+	defer log.Reset()
+	return strings.Split(strings.TrimSuffix(log.String(), "\n"), "\n")
+}
+
+func TestOfTooManyWarningsOfAKindOneStandsForTheRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, log := newTold()
+		leak := func(i int) { s.Warn("leak", fmt.Sprint(i), "a connection was lost", "address", i) }
+		for i := range 300 {
+			leak(i)
+		}
+		told := lines(log)
+		const first = `msg="natwise: more than 256 within a minute, this one stands for the rest: a connection was lost" address=256 ledger=east`
+		if len(told) != 257 || !strings.HasSuffix(told[256], first) {
+			t.Errorf("%d lines, the last of which is %s", len(told), told[len(told)-1])
+		}
+		time.Sleep(time.Minute)
+		for i := range 256 {
+			leak(i)
+		}
+		lines(log)
+		leak(300)
+		if told := lines(log); len(told) != 1 || !strings.HasSuffix(told[0], `a connection was lost" address=300 ledger=east times=44`) {
+			t.Errorf("a minute later: %s", told)
+		}
+		for i := range 300 {
+			if s.Due("leak", fmt.Sprint(i)) {
+				t.Fatalf("%d would be told", i)
+			}
+		}
+		time.Sleep(time.Minute)
+		leak(0)
+		if told := lines(log); len(told) != 1 || !strings.HasSuffix(told[0], ` address=0 ledger=east times=2`) {
+			t.Errorf("two minutes later: %s", told)
+		}
+	})
+}
+
+func TestHoweverMuchThereIsOfOneKindTheOthersAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, log := newTold()
+		for i := range 1000 {
+			s.Warn("leak", fmt.Sprint(i), "a connection was lost")
+		}
+		lines(log)
+		if !s.Due("budget", "a") {
+			t.Error("four fifths of a budget would not be told")
+		}
+		s.Warn("budget", "a", "few ports")
+		s.Engines([]telemetry.Engine{{Name: "redis", Degraded: "no answer"}})
+		s.Engines([]telemetry.Engine{{Name: "redis"}})
+		told := lines(log)
+		if len(told) != 3 {
+			t.Fatalf("%s", told)
+		}
+		for i, want := range []string{"few ports", "is degraded", "as it should be again"} {
+			if !strings.Contains(told[i], want) {
+				t.Errorf("%s, want that it says %q", told[i], want)
+			}
+		}
+	})
 }

@@ -18,7 +18,8 @@ import (
 // instruments are all that natwise has. Those with a name in the semantic conventions are
 // made by its packages, so that names and units cannot be wrong.
 type instruments struct {
-	limit, usage, pending  metric.Int64ObservableUpDownCounter
+	limit, usage, wanted   metric.Int64ObservableUpDownCounter
+	pending                metric.Int64ObservableUpDownCounter
 	utilization            metric.Float64ObservableGauge
 	acquisitions, closed   metric.Int64ObservableCounter
 	probes, blackholes     metric.Int64ObservableCounter
@@ -71,8 +72,9 @@ func (m maker) seconds(name, what string, bounds metric.Float64HistogramOption) 
 func newInstruments(meter metric.Meter) instruments {
 	m := maker{meter}
 	return instruments{
-		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold. It moves where it is learned, from dials that found none."),
+		limit:        m.upDown("natwise.snat.port.limit", "{port}", "Ports to one destination that this process may hold. It moves where it is learned, from dials that found none, and where it is shared, with what the others hold."),
 		usage:        m.upDown("natwise.snat.port.usage", "{port}", "Ports to one destination that the NAT holds for this process, by what they are held for."),
+		wanted:       m.upDown("natwise.snat.port.pending", "{port}", "Ports to one destination that dials wait for. One that may go to several waits for each of them."),
 		utilization:  m.gauge("natwise.snat.port.utilization", "1", "Part of its limit that the fullest destination has taken."),
 		acquisitions: m.counter("natwise.snat.port.acquisitions", "{port}", "How often a port was wanted, by what came of it."),
 		closed:       m.counter("natwise.connection.closed", "{connection}", "Connections that have ended, by reason."),
@@ -108,7 +110,7 @@ func newInstruments(meter metric.Meter) instruments {
 // observed are those that one callback reads from snapshots.
 func (t *instruments) observed() []metric.Observable {
 	return []metric.Observable{
-		t.limit, t.usage, t.utilization, t.acquisitions, t.closed, t.probes, t.blackholes, t.pending,
+		t.limit, t.usage, t.wanted, t.utilization, t.acquisitions, t.closed, t.probes, t.blackholes, t.pending,
 		t.leases, t.degraded, t.renewals, t.leaseAge, t.sharers,
 		t.httpOpen, t.httpActive, t.dbCount, t.dbIdleMax, t.dbIdleMin, t.dbMax, t.dbPending, t.dbTimeouts,
 	}
@@ -127,56 +129,129 @@ func observer(s weak.Pointer[Scope]) metric.Callback {
 func (s *Scope) observe(o metric.Observer) {
 	ended := s.reused() // first: who ends meanwhile is told too late, and not twice
 	held := s.cfg.Snapshot()
+	for p, live := range held.Reused {
+		ended[p] += live
+	}
 	pools := s.Pools()
+	c := s.collect(held, pools)
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	for _, a := range c.accounts {
+		s.observeAccount(o, a.labels, a.Account)
+	}
+	o.ObserveFloat64(s.told.utilization, c.fullest)
+	for _, p := range c.peers {
+		s.observePeer(o, p.Peer, p.Counts, ended[p.Peer])
+	}
+	s.observeNames(o, c)
+	s.observeDatabases(o, pools)
+	s.observeEngines(o, held.Engines)
+}
+
+// A collection is what is to be told, copied: to tell it takes milliseconds, for which nobody who
+// dials is to wait.
+type collection struct {
+	accounts []labeled
+	fullest  float64 // part of its limit that an account has taken
+	peers    []countedPeer
+	names    []*Name
+	pending  map[*Name]int // requests that wait
+	origins  map[origin]open
+}
+
+type labeled struct {
+	*labels
+	Account
+}
+
+type countedPeer struct {
+	*Peer
+	Counts
+}
+
+// An origin is whom HTTP requests are for.
+type origin struct {
+	name   *Name
+	scheme string
+}
+
+type open struct{ active, idle, requests int }
+
+func (s *Scope) collect(held Snapshot, pools []Pool) collection {
+	c := collection{pending: make(map[*Name]int), origins: make(map[origin]open)}
+	accounts := byDestination(held.Accounts)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.collected = true
 	s.foldLocked()
-	s.observeAccountsLocked(o, held.Accounts)
-	for p, live := range held.Reused {
-		ended[p] += live
-	}
-	s.observePeerLocked(o, s.otherPeer, ended)
+	s.accountsLocked(&c, accounts)
+	c.peers = make([]countedPeer, 0, len(s.peers)+1)
+	c.peers = append(c.peers, countedPeer{s.otherPeer, s.otherPeer.counts.clone()})
 	for _, p := range s.peers {
-		s.observePeerLocked(o, p, ended)
+		c.peers = append(c.peers, countedPeer{p, p.counts.clone()})
 	}
-	s.observeNamesLocked(o, held.Waiting, pools)
-	s.observeDatabasesLocked(o, pools)
-	s.observeEngines(o, held.Engines)
+	s.requestsLocked(&c, held.Waiting, pools)
+	c.names = append(c.names, s.otherName)
+	for _, n := range s.names {
+		c.names = append(c.names, n)
+	}
+	return c
 }
 
-// observeAccountsLocked tells of ports. Destinations that have no series of their own are
-// one together.
-func (s *Scope) observeAccountsLocked(o metric.Observer, accounts []Account) {
-	fullest := 0.0
+// byDestination makes one account of those that are for one destination. Those of several sources
+// add up. Where a path limits both, their flows are the same: that one counts which has the
+// least room.
+func byDestination(accounts []Account) (merged []Account) {
+	type part struct {
+		peer     netip.AddrPort
+		bySource bool
+	}
+	parts := make(map[part]Account)
+	for _, a := range accounts {
+		at := part{a.Peer, a.Source.IsValid()}
+		if was, known := parts[at]; known {
+			a = a.with(was)
+		}
+		parts[at] = a
+	}
+	for at, a := range parts {
+		twin, both := parts[part{at.peer, !at.bySource}]
+		if !both || a.room() < twin.room() || a.room() == twin.room() && at.bySource {
+			merged = append(merged, a)
+		}
+	}
+	return merged
+}
+
+// accountsLocked finds out what accounts are called. Destinations that have no series of their own
+// are one together.
+func (s *Scope) accountsLocked(c *collection, accounts []Account) {
 	rest := Account{Limit: -1}
 	for _, a := range accounts {
 		if a.Limit > 0 {
-			fullest = max(fullest, float64(a.taken())/float64(a.Limit))
+			c.fullest = max(c.fullest, float64(a.taken())/float64(a.Limit))
 		}
 		if p := s.peers[a.Peer]; p != nil {
-			s.observeAccountLocked(o, &p.labels, a)
-			continue
+			c.accounts = append(c.accounts, labeled{&p.labels, a})
+		} else if !a.Peer.IsValid() {
+			c.accounts = append(c.accounts, labeled{&labels{attrs: []attribute.KeyValue{semconv.NetworkTransportTCP}}, a})
+		} else {
+			waiting := rest.Waiting + a.Waiting
+			rest = rest.with(a)
+			rest.Waiting = waiting
 		}
-		if !a.Peer.IsValid() {
-			s.observeAccountLocked(o, &labels{attrs: []attribute.KeyValue{semconv.NetworkTransportTCP}}, a)
-			continue
-		}
-		rest.Active += a.Active
-		rest.Idle += a.Idle
-		rest.Dialing += a.Dialing
-		rest.Cooling += a.Cooling
 	}
-	if rest.taken() > 0 {
-		s.observeAccountLocked(o, &s.otherPeer.labels, rest)
+	if rest.taken() > 0 || rest.Waiting > 0 {
+		c.accounts = append(c.accounts, labeled{&s.otherPeer.labels, rest})
 	}
-	o.ObserveFloat64(s.told.utilization, fullest)
 }
 
-func (s *Scope) observeAccountLocked(o metric.Observer, l *labels, a Account) {
+func (s *Scope) observeAccount(o metric.Observer, l *labels, a Account) {
+	with := l.with("").observe
 	if a.Limit >= 0 {
-		o.ObserveInt64(s.told.limit, int64(a.Limit), l.with("").observe...)
+		o.ObserveInt64(s.told.limit, int64(a.Limit), with...)
 	}
+	o.ObserveInt64(s.told.wanted, int64(a.Waiting), with...)
 	for _, state := range []struct {
 		name string
 		n    int
@@ -196,9 +271,8 @@ func (s *Scope) reused() map[*Peer]uint64 {
 	return ended
 }
 
-func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]uint64) {
-	c := &p.counts
-	p.reused = max(p.reused, reused[p])
+func (s *Scope) observePeer(o metric.Observer, p *Peer, c Counts, reused uint64) {
+	p.reused = max(p.reused, reused)
 	for _, outcome := range []struct {
 		name string
 		n    uint64
@@ -206,6 +280,9 @@ func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]u
 		if p != s.otherPeer || outcome.n > 0 { // from zero on: what begins with one has no increase
 			o.ObserveInt64(s.told.acquisitions, int64(outcome.n), p.labels.with("outcome "+outcome.name, attribute.String("natwise.snat.port.outcome", outcome.name)).observe...)
 		}
+	}
+	if p != s.otherPeer && c.Closed["lost"] == 0 {
+		c.Closed["lost"] = 0 // one is too many, so this begins with zero too
 	}
 	for reason, n := range c.Closed {
 		o.ObserveInt64(s.told.closed, int64(n), p.labels.with("reason "+reason, attribute.String("natwise.connection.close.reason", reason)).observe...)
@@ -215,39 +292,34 @@ func (s *Scope) observePeerLocked(o metric.Observer, p *Peer, reused map[*Peer]u
 	}
 }
 
-// observeNamesLocked tells what requests do, by the names that they ask for. Pools of one
-// name are one.
-func (s *Scope) observeNamesLocked(o metric.Observer, waiting map[string]int, pools []Pool) {
-	type origin struct {
-		name   *Name
-		scheme string
-	}
-	type open struct{ active, idle, requests int }
-	pending := make(map[*Name]int)
+// requestsLocked finds out what requests do, by the names that they ask for. Pools of one name are
+// one.
+func (s *Scope) requestsLocked(c *collection, waiting map[string]int, pools []Pool) {
 	for address, n := range waiting {
-		pending[s.nameLocked(address)] += n
+		c.pending[s.nameLocked(address)] += n
 	}
-	origins := make(map[origin]open)
 	for _, p := range pools {
 		if p.Address == "" {
 			continue
 		}
 		n := s.nameLocked(p.Address)
-		pending[n] += p.Waiting
+		c.pending[n] += p.Waiting
 		if p.Kind == "http" {
 			at := origin{n, p.Scheme}
-			was := origins[at]
-			origins[at] = open{was.active + p.Active, was.idle + p.Idle, was.requests + p.Requests + p.Waiting}
+			was := c.origins[at]
+			c.origins[at] = open{was.active + p.Active, was.idle + p.Idle, was.requests + p.Requests + p.Waiting}
 		}
 	}
-	for n, waits := range pending {
+}
+
+func (s *Scope) observeNames(o metric.Observer, c collection) {
+	for n, waits := range c.pending {
 		o.ObserveInt64(s.told.pending, int64(waits), n.option("").observe...)
 	}
-	s.observeBeats(o, s.otherName)
-	for _, n := range s.names {
+	for _, n := range c.names {
 		s.observeBeats(o, n)
 	}
-	for at, n := range origins {
+	for at, n := range c.origins {
 		scheme := semconv.URLScheme(at.scheme)
 		o.ObserveInt64(s.told.httpActive, int64(n.requests), at.name.option("scheme "+at.scheme, scheme).observe...)
 		o.ObserveInt64(s.told.httpOpen, int64(n.active), at.name.option("active "+at.scheme, scheme, semconv.HTTPConnectionStateActive).observe...)
@@ -264,7 +336,7 @@ func (s *Scope) observeBeats(o metric.Observer, n *Name) {
 	}
 }
 
-func (s *Scope) observeDatabasesLocked(o metric.Observer, pools []Pool) {
+func (s *Scope) observeDatabases(o metric.Observer, pools []Pool) {
 	byName := make(map[string]Pool)
 	for _, p := range pools {
 		if p.DB == nil {
@@ -275,7 +347,11 @@ func (s *Scope) observeDatabasesLocked(o metric.Observer, pools []Pool) {
 			p.Active += was.Active
 			p.Idle += was.Idle
 			p.Waiting += was.Waiting
-			p.DB = &DB{Max: p.DB.Max + was.DB.Max, MinIdle: p.DB.MinIdle + was.DB.MinIdle, Timeouts: p.DB.Timeouts + was.DB.Timeouts}
+			most := 0 // for one that has no bound all of them have none
+			if p.DB.Max > 0 && was.DB.Max > 0 {
+				most = p.DB.Max + was.DB.Max
+			}
+			p.DB = &DB{Max: most, MinIdle: p.DB.MinIdle + was.DB.MinIdle, Timeouts: p.DB.Timeouts + was.DB.Timeouts}
 		}
 		byName[p.Name] = p
 	}

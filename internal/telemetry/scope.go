@@ -11,8 +11,10 @@ package telemetry
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -28,6 +30,24 @@ import (
 )
 
 const library = "github.com/natwise/natwise"
+
+// version is natwise's in this program; "": that does not say, as a test does not.
+var version = sync.OnceValue(func() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	return versionIn(info)
+})
+
+func versionIn(program *debug.BuildInfo) string {
+	for _, m := range append([]*debug.Module{&program.Main}, program.Deps...) {
+		if m.Path == library {
+			return m.Version
+		}
+	}
+	return ""
+}
 
 // A Config says whom a Scope asks and tells.
 type Config struct {
@@ -50,12 +70,37 @@ type Snapshot struct {
 
 // An Account is one of a ledger's, with the ports that it holds.
 type Account struct {
+	Source                         netip.Addr     // zero: all of them together
 	Peer                           netip.AddrPort // zero: all destinations together
-	Limit                          int            // negative: none
+	Limit                          int            // that may be held now; negative: none
 	Active, Idle, Dialing, Cooling int
+	Waiting                        int // dials that wait for one
 }
 
 func (a Account) taken() int { return a.Active + a.Idle + a.Dialing + a.Cooling }
+
+// room is how many ports may be taken yet.
+func (a Account) room() int {
+	if a.Limit < 0 {
+		return math.MaxInt
+	}
+	return a.Limit - a.taken()
+}
+
+// with returns both together, where dials that wait do so for either.
+func (a Account) with(b Account) Account {
+	if a.Limit < 0 || b.Limit < 0 {
+		a.Limit = -1
+	} else {
+		a.Limit += b.Limit
+	}
+	a.Active += b.Active
+	a.Idle += b.Idle
+	a.Dialing += b.Dialing
+	a.Cooling += b.Cooling
+	a.Waiting = max(a.Waiting, b.Waiting)
+	return a
+}
 
 // A Scope is the telemetry of one ledger. New makes one; it needs no Close, and its
 // instruments are given up when the garbage collector finds it. It may be used by many
@@ -68,7 +113,9 @@ type Scope struct {
 	named   sync.Once
 	engines string // guarded by named
 
-	mu        sync.Mutex // guards the fields below; never held while the ledger or a pool is asked
+	telling sync.Mutex // by one collection at a time; never held while mu is, or the other way round
+
+	mu        sync.Mutex // guards the fields below; never held while the ledger, a pool or an instrument is called
 	peers     map[netip.AddrPort]*Peer
 	evicted   map[netip.AddrPort]*Peer // since the last collection
 	collected bool                     // there was one
@@ -88,9 +135,9 @@ func New(cfg Config) *Scope {
 	s := &Scope{cfg: cfg, peers: make(map[netip.AddrPort]*Peer), evicted: make(map[netip.AddrPort]*Peer), names: make(map[string]*Name)}
 	s.otherPeer = newPeer(attribute.String(string(semconv.NetworkPeerAddressKey), other))
 	s.tracer, s.told = tracenoop.Tracer{}, newInstruments(metricnoop.Meter{})
-	s.connect()
 	s.otherName = newName(&s.told, other)
 	s.unnamed = s.database(other)
+	s.connect() // last: from then on somebody may collect
 	return s
 }
 
@@ -109,8 +156,8 @@ func (s *Scope) connect() {
 	if meters == nil {
 		meters = otel.GetMeterProvider()
 	}
-	s.tracer = tracers.Tracer(library, trace.WithSchemaURL(semconv.SchemaURL))
-	options := []metric.MeterOption{metric.WithSchemaURL(semconv.SchemaURL)}
+	s.tracer = tracers.Tracer(library, trace.WithInstrumentationVersion(version()), trace.WithSchemaURL(semconv.SchemaURL))
+	options := []metric.MeterOption{metric.WithInstrumentationVersion(version()), metric.WithSchemaURL(semconv.SchemaURL)}
 	if cfg.Name != "" {
 		options = append(options, metric.WithInstrumentationAttributes(attribute.String("natwise.ledger.name", cfg.Name)))
 	}

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
@@ -17,13 +18,16 @@ import (
 
 // Wait draws the span of a wait for a connection that is just over, below the caller's, if
 // anybody follows that: protocol is "HTTP" or "", and address host:port, or "DB" and the name
-// of a pool.
+// of a pool. Ahead is how many had waited for longer; negative: nobody knows.
 func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, took time.Duration, err error) {
-	if !trace.SpanFromContext(ctx).IsRecording() {
+	if !Followed(ctx) {
 		return
 	}
 	began := time.Now().Add(-took)
-	attrs := append(named(protocol, address), attribute.Int("natwise.wait.position", ahead+1))
+	attrs := named(protocol, address)
+	if ahead >= 0 {
+		attrs = append(attrs, attribute.Int("natwise.wait.position", ahead+1))
+	}
 	_, span := s.tracer.Start(ctx, spanName(protocol, "wait_for_connection", address), trace.WithTimestamp(began), trace.WithAttributes(attrs...))
 	fail(span, err)
 	span.End()
@@ -62,6 +66,10 @@ func fail(span trace.Span, err error) {
 	span.SetAttributes(semconv.ErrorTypeKey.String(kind))
 }
 
+// Followed reports whether anybody follows what is done for ctx, so that it is worth a look at the
+// clock.
+func Followed(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
+
 // Used tells the span in ctx of the connection that serves it: its port, which is what the
 // NAT's log has, whether it had others before, for how long it was idle; and links it to
 // where the connection came from.
@@ -93,12 +101,12 @@ func Replayed(ctx context.Context, why error) {
 type Setup struct {
 	scope    *Scope
 	protocol string
-	address  string
 	link     trace.SpanContext // whoever had waited longest when it began
 	began    time.Time
 	span     atomic.Pointer[trace.SpanContext]
 
 	mu      sync.Mutex // guards the fields below
+	address string     // "": nobody knows yet
 	phases  []phase
 	verdict string // what it means that it fails, if anybody has said so
 	peer    netip.AddrPort
@@ -135,12 +143,22 @@ func (u *Setup) Phase(name, of string, began time.Time, err error) {
 	if u == nil {
 		return
 	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if of == "" { // so says crypto/tls of a handshake that failed early
 		of, _, _ = net.SplitHostPort(u.address)
 	}
+	u.phases = append(u.phases, phase{name + " " + of, began, time.Now(), err})
+}
+
+// Named notes what the connection is for, where nobody knew when it began.
+func (u *Setup) Named(address string) {
+	if u == nil {
+		return
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.phases = append(u.phases, phase{name + " " + of, began, time.Now(), err})
+	u.address = cmp.Or(u.address, address)
 }
 
 // Judged notes what it means that a dial has failed: "hairpin". Of several, the first counts that

@@ -3,13 +3,13 @@ package telemetry
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
 // bounds are those of the buckets of waits: the half powers of two of a tenth of a
-// millisecond, up to 6.5 s. What took longer has a bucket of its own.
-var bounds = func() (b [33]time.Duration) {
+// millisecond, up to 105 s, since a request waits for 30 s by default. What took longer has a
+// bucket of its own.
+var bounds = func() (b [41]time.Duration) {
 	for i := range b {
 		b[i] = 100 * time.Microsecond << (i / 2)
 		if i%2 == 1 {
@@ -19,57 +19,75 @@ var bounds = func() (b [33]time.Duration) {
 	return b
 }()
 
-// waits count how long waits were.
+// waits count how long waits were, in this minute and in the one before.
 type waits struct {
-	total [len(bounds) + 1]atomic.Uint64
+	mu     sync.Mutex // guards the fields below
+	began  time.Time  // this minute
+	counts [2]counted // this minute's, and those of the one before
+}
 
-	mu    sync.Mutex                 // guards the fields below
-	at    [2]time.Time               // when these were noted:
-	noted [2][len(bounds) + 1]uint64 // what total was, once a minute
+type counted struct {
+	in      [len(bounds) + 1]uint64
+	longest time.Duration
 }
 
 func (w *waits) add(took time.Duration) {
 	i, _ := slices.BinarySearch(bounds[:], took)
-	w.total[i].Add(1)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turnLocked(time.Now())
+	w.counts[0].in[i]++
+	w.counts[0].longest = max(w.counts[0].longest, took)
+}
+
+// turnLocked begins a new minute if this one is over. Nobody else sees to it: a name on which
+// nobody waits costs nothing.
+func (w *waits) turnLocked(now time.Time) {
+	switch old := now.Sub(w.began); {
+	case old < time.Minute:
+		return
+	case old < 2*time.Minute:
+		w.began, w.counts[1] = w.began.Add(time.Minute), w.counts[0]
+	default:
+		w.began, w.counts[1] = now, counted{}
+	}
+	w.counts[0] = counted{}
 }
 
 // Waits are how long requests waited for a connection to one name, of those that did
-// wait, within the last minute or two if somebody has looked meanwhile.
+// wait, within the last minute or two.
 type Waits struct {
 	Count    uint64
-	P50, P99 time.Duration // to the next half power of two
+	P50, P99 time.Duration // to the next half power of two, or the longest
 }
 
 // recent returns the waits since the minute before the present one began.
 func (w *waits) recent(now time.Time) (r Waits) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	var since [len(bounds) + 1]uint64
-	for i := range since {
-		since[i] = w.total[i].Load()
+	w.turnLocked(now)
+	all, before := w.counts[0], &w.counts[1]
+	for i, n := range before.in {
+		all.in[i] += n
 	}
-	if now.Sub(w.at[1]) >= time.Minute {
-		w.at[0], w.noted[0] = w.at[1], w.noted[1]
-		w.at[1], w.noted[1] = now, since
+	all.longest = max(all.longest, before.longest)
+	w.mu.Unlock()
+	for _, n := range all.in {
+		r.Count += n
 	}
-	for i := range since {
-		since[i] -= w.noted[0][i]
-		r.Count += since[i]
-	}
-	r.P50, r.P99 = quantile(since[:], r.Count, 50), quantile(since[:], r.Count, 99)
+	r.P50, r.P99 = all.quantile(r.Count, 50), all.quantile(r.Count, 99)
 	return r
 }
 
-// quantile returns what so many percent of the counts are no longer than.
-func quantile(counts []uint64, total, percent uint64) time.Duration {
+// quantile returns what so many percent of the waits are no longer than.
+func (c *counted) quantile(total, percent uint64) time.Duration {
 	left := (total*percent + 99) / 100
-	for i, n := range counts {
-		if n >= left && total > 0 {
-			return bounds[min(i, len(bounds)-1)]
+	for i, n := range c.in {
+		if n >= left && i < len(bounds) {
+			return min(bounds[i], c.longest)
 		}
 		left -= n
 	}
-	return 0
+	return c.longest
 }
 
 // Waits returns those of every name on which somebody has waited lately, by host:port.

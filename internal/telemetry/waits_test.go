@@ -32,7 +32,8 @@ func about(bound, exact time.Duration) bool {
 	return bound >= exact && float64(bound) < float64(exact)*1.415
 }
 
-// Whatever the waits, the quantiles are the buckets' bounds next above those of all of them.
+// Whatever the waits, the quantiles are the buckets' bounds next above those of all of them, or
+// the longest wait.
 func FuzzTheQuantilesOfWaits(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0, 1, 0, 0, 0x7f, 0, 0, 0})
 	f.Add([]byte{0, 0, 0, 0})
@@ -54,12 +55,47 @@ func FuzzTheQuantilesOfWaits(f *testing.F) {
 				continue
 			}
 			exact := all[int(math.Ceil(float64(len(all)*percent)/100))-1]
-			const least, most = 100 * time.Microsecond, 6553600 * time.Microsecond
+			const least, most = 100 * time.Microsecond, 104857600 * time.Microsecond
+			longest := all[len(all)-1]
 			switch {
-			case exact <= least && got == least, exact > most && got == most:
+			case exact <= least && got == min(least, longest), exact > most && got == longest:
 			case !about(got, exact):
 				t.Errorf("%d %% of %v: %v, want about %v", percent, all, got, exact)
 			}
+		}
+	})
+}
+
+// A request waits for 30 s by default, and there is no end to MaxWait.
+func TestLongWaitsAreToldAsLongAsTheyAre(t *testing.T) {
+	for _, took := range []time.Duration{7 * time.Second, 29 * time.Second, time.Hour} {
+		s := newScope()
+		for range 100 {
+			s.Name(name).Waited(context.Background(), took, nil)
+		}
+		if w := waitsOf(s); w.P50 != took || w.P99 != took {
+			t.Errorf("of waits of %v: %+v", took, w)
+		}
+	}
+}
+
+func TestWhatNobodyHasLookedAtIsForgottenToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScope()
+		wait := func(took time.Duration) { s.Name(name).Waited(context.Background(), took, nil) }
+		for _, quiet := range []time.Duration{2 * time.Minute, 24 * time.Hour} {
+			for range 100 {
+				wait(5 * time.Second)
+			}
+			time.Sleep(quiet)
+			wait(time.Millisecond)
+			if w := waitsOf(s); w.Count != 1 || w.P99 != time.Millisecond {
+				t.Errorf("%v after others: %+v", quiet, w)
+			}
+		}
+		time.Sleep(time.Hour)
+		if _, there := s.Waits()[name]; there {
+			t.Errorf("an hour after the last: %+v", waitsOf(s))
 		}
 	})
 }

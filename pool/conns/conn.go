@@ -26,8 +26,9 @@ var (
 // A conn is a pooled connection: what is used, and the flow below it.
 type conn struct {
 	net.Conn
-	flow *dialer.Conn
-	turn keepalive.Turn // while it is not parked
+	flow  *dialer.Conn
+	turn  keepalive.Turn // while it is not parked
+	since time.Time      // when it was, before this turn
 }
 
 // park ends the turn, if there is one, and offers the port to the ledger.
@@ -45,7 +46,8 @@ func (c *conn) offer(park func(*dialer.Conn, keepalive.Turn) bool) error {
 
 // unpark begins a turn, if look or check has not.
 func (c *conn) unpark() (err error) {
-	if _, parked := c.flow.Parked(); parked || c.flow.Closed() {
+	if since, parked := c.flow.Parked(); parked || c.flow.Closed() {
+		c.since = since
 		c.turn, err = c.flow.Unpark()
 	}
 	return err

@@ -3,6 +3,7 @@ package conns
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
@@ -45,6 +46,10 @@ func (p *Pool) observer(k key) func(pool.Event) {
 
 // lent begins a lease of c for ctx.
 func (c *conn) lent(ctx context.Context, l pool.Lease[*conn]) *Conn {
-	c.flow.Serve(ctx, 0)
+	var idle time.Duration
+	if telemetry.Followed(ctx) {
+		idle = time.Since(c.since)
+	}
+	c.flow.Serve(ctx, idle)
 	return &Conn{conn: c, lease: l}
 }

@@ -1,6 +1,7 @@
 package withsdk_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -62,8 +63,8 @@ func (b *lent) say(r budget.Report) {
 
 // shared has the ledger of a town share its ports by two engines.
 func (c *town) shared() (host, redis *lent) {
-	host = &lent{Limit: budget.PerKey(64), says: budget.Report{Engine: "host", Sharers: 3, Limit: 64, Floor: 20, Held: 1, Quarantined: 5}}
-	redis = &lent{Limit: budget.PerKey(64), says: budget.Report{Engine: "redis", Sharers: 20, Limit: 1000, Floor: 25, Leased: 16, Held: 1, Age: 1200 * time.Millisecond, Renewals: 7, Failures: 2}}
+	host = &lent{Limit: budget.PerKey(64), says: budget.Report{Engine: "host", Sharers: 3, Limit: 64, Floor: 20, Held: 1, Room: 19, Quarantined: 5}}
+	redis = &lent{Limit: budget.PerKey(64), says: budget.Report{Engine: "redis", Sharers: 20, Limit: 1000, Floor: 25, Leased: 16, Held: 1, Room: 40, Age: 1200 * time.Millisecond, Renewals: 7, Failures: 2}}
 	c.ledger.Budget = budget.All(host, redis)
 	return host, redis
 }
@@ -107,9 +108,11 @@ func TestASharedBudgetIsSeenByItsEngines(t *testing.T) {
 		r.want(7, renewals, engine("redis"), renewed("ok"))
 		r.want(2, renewals, engine("redis"), renewed("failed"))
 		r.want(1.2, leaseAge, engine("redis"))
-		r.absent(leaseAge, engine("host")) // which has no server to ask
-		if len(host.asked) != 1 || host.asked[0] != (netpath.Key{}) {
-			t.Errorf("for one look it was asked for %v", host.asked)
+		r.absent(leaseAge, engine("host"))          // which has no server to ask
+		r.want(1+19, limit, at("20.1.2.6:7000")...) // of 64 by the path
+		r.want(1./20, utilization)
+		if len(host.asked) != 2 || !slices.Contains(host.asked, netpath.Key{}) {
+			t.Errorf("for one look it was asked for %v, want all accounts, and each", host.asked)
 		}
 
 		redis.say(budget.Report{Engine: "redis", Sharers: 20, Floor: 25, Age: 12 * time.Second, Degraded: "no answer for 12s", Renewals: 7, Failures: 6})

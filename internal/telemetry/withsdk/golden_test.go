@@ -290,7 +290,8 @@ Each line was seen: a test has natwise do everything that it has a name for, and
 An attribute in brackets is not on every point. At most 256 destinations have series of their
 own, the rest has `+"`network.peer.address` `_OTHER`"+` together; names likewise. An account of all
 destinations together, where a path has one, has `+"`network.transport`"+` alone. A ledger that has a
-name has it as `+"`natwise.ledger.name`"+`, an attribute of the instrumentation scope.
+name has it as `+"`natwise.ledger.name`"+`, an attribute of the instrumentation scope. Several without
+one at one provider are one together; only the utilization is that of whichever is asked last.
 
 Of more than 256 destinations the one that was of interest longest ago makes way, and its counts
 go to `+"`_OTHER`"+`: all together stay right, and never fall. But the rate of all together is too high
@@ -313,6 +314,10 @@ where so many come and go, since what moves is counted once more.
 		fmt.Fprintf(&b, "| `%s` | %s | `%s` | %s | `%s` | %s |\n", name, kind, i.unit, m.attributes(), spelling(t, scraped, name), i.what)
 	}
 	io.WriteString(&b, `
+`+"`db.client.connection.wait_time`"+` is described in the conventions' words. Here it has those only that did
+wait, as `+"`natwise.connection.wait.duration`"+` has: its mean is not that of all. `+"`db.client.connection.idle.max`"+`
+is the same as `+"`max`"+`, since all connections of a pool may be idle.
+
 ## Spans
 
 All are of kind INTERNAL. A span that failed has the status Error and `+"`error.type`"+`.

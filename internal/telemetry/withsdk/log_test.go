@@ -14,6 +14,7 @@ import (
 
 	"github.com/natwise/natwise/dialer"
 	"github.com/natwise/natwise/pool/conns"
+	"github.com/natwise/natwise/sqlx"
 )
 
 // A logbook is what a logger was told, a line each, without the time of day.
@@ -126,6 +127,27 @@ func TestARefusalIsWarnedOfOnceAMinuteForEachDestination(t *testing.T) {
 		time.Sleep(time.Minute)
 		refused(request("http://lines.example.com:7000/"))
 		c.wantLine(log, `.* address=lines.example.com:7000 .* ledger=east times=3`)
+	})
+}
+
+// However its pool is called: who looks for an address in a log finds all of it.
+func TestARefusalOfADatabaseIsWarnedOfByItsAddress(t *testing.T) {
+	warned(t, 2, func(c *town, log *logbook) {
+		d := &sqlx.Dialer{Dialer: c.dialer}
+		db := sqlx.OpenDB(toy{d.DialContext, "lines.example.com:7000"}, sqlx.Config{Name: "orders", Dialer: d})
+		defer db.Close()
+		for range 2 {
+			held, err := db.Conn(c.Context())
+			c.must(err)
+			defer held.Close()
+		}
+		log.take()
+		ctx, cancel := context.WithTimeout(c.Context(), time.Second)
+		defer cancel()
+		if err := db.PingContext(ctx); !errors.Is(err, dialer.ErrBudget) {
+			c.Errorf("refused: %v", err)
+		}
+		c.wantLine(log, `level=WARN msg="natwise: no port came free in time" address=lines.example.com:7000 .*`)
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool/conns"
 	"github.com/natwise/natwise/sqlx"
 )
@@ -365,10 +366,10 @@ func TestADatabaseWithoutANameIsCalledAfterItsServer(t *testing.T) {
 		defer db.Close()
 		c.traced("ping", db.PingContext)
 		c.forest().want(`
-DB connection_setup 20.1.2.6:7000 -> ping
+DB connection_setup lines.example.com:7000 -> ping
 	DNS lookup lines.example.com
 	socket connect 20.1.2.6:7000
-ping reused=false -> DB connection_setup 20.1.2.6:7000
+ping reused=false -> DB connection_setup lines.example.com:7000
 	DB wait_for_connection lines.example.com:7000
 `)
 		c.read().want(1, "db.client.connection.count", "db.client.connection.pool.name=lines.example.com:7000")
@@ -393,7 +394,21 @@ first reused=false -> connection_setup lines.example.com:7000
 	wait_for_connection lines.example.com:7000
 second reused=true -> connection_setup lines.example.com:7000
 `)
+		if idle := byKey(c.forest().named("second").Attributes())["natwise.connection.idle"]; idle != "1" {
+			t.Errorf("it was idle for 1 s, and the span says %q", idle)
+		}
 	})
+}
+
+func TestAWaitOfWhichNobodyKnowsThePositionSaysNone(t *testing.T) {
+	l := newLens(t)
+	s := l.holding(func() telemetry.Snapshot { return telemetry.Snapshot{} })
+	ctx, span := l.ask(t.Context(), "caller")
+	s.Wait(ctx, "", lines, -1, time.Second, nil)
+	span.End()
+	if position, there := byKey(l.forest().named("wait_for_connection " + lines).Attributes())["natwise.wait.position"]; there {
+		t.Errorf("it says %s", position)
+	}
 }
 
 // Whoever does not sample the requests pays for no spans but those of connections.

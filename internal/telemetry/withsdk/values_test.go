@@ -51,13 +51,13 @@ func TestAPortIsSeenInEachOfItsStatesUntilItIsFree(t *testing.T) {
 		r := c.read()
 		r.want(1, usage, at(lines, state("cooling"))...)
 		r.want(1, usage, at(lines)...) // in no other one
-		r.want(4, "natwise.snat.port.limit", at(lines)...)
+		r.want(4, limit, at(lines)...)
 		r.sane()
 		time.Sleep(time.Hour)
 		r = c.read()
 		r.absent(usage, at(lines)...)
-		r.absent("natwise.snat.port.limit", at(lines)...)
-		r.want(0, "natwise.snat.port.utilization")
+		r.absent(limit, at(lines)...)
+		r.want(0, utilization)
 		r.want(1, closed, at(lines, reason("purged"))...) // what has happened stays
 	})
 }
@@ -119,14 +119,14 @@ func (c *town) asTheLedgerSays() {
 		r.want(float64(a.Idle), usage, at(to, state("idle"))...)
 		r.want(float64(a.Asked+a.Dialing), usage, at(to, state("dialing"))...)
 		r.want(float64(cooling), usage, at(to, state("cooling"))...)
-		r.want(float64(a.Limit), "natwise.snat.port.limit", at(to)...)
+		r.want(float64(a.Limit), limit, at(to)...)
 		r.want(float64(a.Opened), acquisitions, at(to, outcome("dialed"))...)
 		fullest = max(fullest, float64(a.Taken())/float64(a.Limit))
 	}
 	if fullest == 0 {
 		c.Error("the ledger has nothing")
 	}
-	r.want(fullest, "natwise.snat.port.utilization")
+	r.want(fullest, utilization)
 	r.sane()
 }
 
@@ -139,7 +139,7 @@ func TestTheUtilizationIsThatOfTheFullestDestination(t *testing.T) {
 		for range 3 {
 			defer c.lend(p, "").Put()
 		}
-		c.read().want(0.75, "natwise.snat.port.utilization")
+		c.read().want(0.75, utilization)
 	})
 }
 
@@ -158,7 +158,7 @@ func TestWhoWaitsIsSeenWhileTheyWait(t *testing.T) {
 		r.want(10, "http.client.active_requests", "server.port=80")
 		r.want(4, "http.client.open_connections", "http.connection.state=active")
 		r.want(0, "http.client.open_connections", "http.connection.state=idle")
-		r.want(1, "natwise.snat.port.utilization")
+		r.want(1, utilization)
 		requests.Wait()
 		r = c.read()
 		r.want(0, pending, "server.port=80")
@@ -359,8 +359,8 @@ func TestTwoLedgersAtOneProviderAreToldApartByTheirNames(t *testing.T) {
 				}
 				r.want(1, usage, state("active"), "natwise.ledger.name=east")
 				r.want(2, usage, state("active"), "natwise.ledger.name=west")
-				r.want(0.25, "natwise.snat.port.utilization", "natwise.ledger.name=east")
-				r.want(0.5, "natwise.snat.port.utilization", "natwise.ledger.name=west")
+				r.want(0.25, utilization, "natwise.ledger.name=east")
+				r.want(0.5, utilization, "natwise.ledger.name=west")
 			})
 		})
 	}
@@ -384,13 +384,13 @@ func TestALedgerThatNobodyHasAnyMoreIsNotAsked(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Close()
-		if l.read().sum("natwise.snat.port.utilization"); by.registered.Load() != 1 {
+		if l.read().sum(utilization); by.registered.Load() != 1 {
 			t.Error("no callback is registered")
 		}
 		runtime.KeepAlive(d)
 	}()
 	collected(t, "a ledger", func() bool { return by.registered.Load() == 0 })
-	l.read().absent("natwise.snat.port.utilization")
+	l.read().absent(utilization)
 }
 
 // A process has one global provider: the test runs in another one, whose first it is.
