@@ -176,8 +176,8 @@ func TestARevokedGrantRetiresAParkedFlowAtOnce(t *testing.T) {
 		lab.ledger.Budget = shared
 		d := lab.dialer()
 		parked, busy := lab.dial(d, server), lab.dial(d, server)
-		parked.Serve(t.Context(), 0)
-		busy.Serve(t.Context(), 0)
+		parked.Serve(t.Context(), time.Time{})
+		busy.Serve(t.Context(), time.Time{})
 		park(t, parked)
 		shared.revoke()
 		synctest.Wait()
@@ -249,7 +249,7 @@ func TestOfTheFlowsThatABudgetWantsBackTheLongestIdleGoFirst(t *testing.T) {
 			conns = append(conns, c)
 		}
 		for _, i := range []int{2, 0, 1} { // the last one stays in use
-			conns[i].Serve(t.Context(), 0)
+			conns[i].Serve(t.Context(), time.Time{})
 			park(t, conns[i])
 			time.Sleep(time.Second)
 		}
@@ -293,7 +293,7 @@ func TestWhoWaitsForTheBudgetGetsAnIdlePortOfItsOwnProcess(t *testing.T) {
 		for range 2 {
 			c := lab.dial(mine, server)
 			defer c.Close()
-			c.Serve(t.Context(), 0)
+			c.Serve(t.Context(), time.Time{})
 			park(t, c)
 		}
 		start := time.Now()
@@ -312,7 +312,7 @@ func TestOfWhatABudgetWantsBackTheClosedFlowsCountFirst(t *testing.T) {
 		d := lab.dialer()
 		idle, closed := lab.dial(d, server), lab.dial(d, server)
 		defer idle.Close()
-		idle.Serve(t.Context(), 0)
+		idle.Serve(t.Context(), time.Time{})
 		park(t, idle)
 		closed.Close()
 		time.Sleep(235 * time.Second) // of 240: sooner than any that is ended now

@@ -31,7 +31,8 @@
 //	dialer.DefaultLedger.Path = netpath.AzureAppService()
 //	dialer.DefaultLedger.Shadow = true
 //
-// Which profile is yours says package netpath. After a day with its busiest hour look at
+// Only what dials by natwise is booked: let your clients do so, by [Dialer], httpx.Wrap or
+// httpx.Install. Which profile is yours says package netpath. After a day with its busiest hour look at
 // [Ledger.Accounts], which package httpx/debug shows live:
 //
 //   - Exceeded counts dials beyond the limit, which would have waited, from the first on. Where

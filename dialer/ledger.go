@@ -65,7 +65,8 @@ type Ledger struct {
 	// that Budget is as it should be again. Nil: nobody is.
 	Logger *slog.Logger
 
-	// Name tells this ledger from others in telemetry, where there are several.
+	// Name tells this ledger from others in telemetry, where there are several: what those of
+	// one name tell is taken for one ledger's.
 	Name string
 
 	detector keepalive.Detector // of connections whose packets vanish

@@ -206,11 +206,11 @@ func (k *keeper) why(e Event) string {
 	return "closed"
 }
 
-// Serve notes that an exchange begins on the connection, for ctx, after it was idle for so
-// long: for those who look (Flow), and the span in ctx. A pool calls it.
-func (c *Conn) Serve(ctx context.Context, idle time.Duration) {
+// Serve notes that an exchange begins on the connection, for ctx, which was idle since then, or
+// was not: for those who look (Flow), and the span in ctx. A pool calls it.
+func (c *Conn) Serve(ctx context.Context, since time.Time) {
 	reused := c.keeper.uses.Add(1) > 1
-	telemetry.Used(ctx, c.keeper.target.setup, reused, idle)
+	telemetry.Used(ctx, c.keeper.target.setup, reused, since)
 }
 
 // Share notes that one exchange more (1) is under way on a connection that carries several,

@@ -231,40 +231,40 @@ func (c *conn) awaitSettings(ctx context.Context) {
 const leastPatience = 250 * time.Millisecond
 
 // begin begins an exchange, unless the connection should carry none. It reports whether
-// others were there before, and for how long it has been idle.
-func (c *conn) begin(ctx context.Context, u *user) (reused bool, idle time.Duration, err error) {
+// others were there before, and since when it was idle, if it was.
+func (c *conn) begin(ctx context.Context, u *user) (reused bool, since time.Time, err error) {
 	if c.mayHaveEnded(c.cc.Available()) {
 		if err := c.cc.Err(); err != nil {
-			return false, 0, err
+			return false, since, err
 		}
 		if c.spent() {
-			return false, 0, errSpent
+			return false, since, errSpent
 		}
 	}
 	if c.flow.Suspect() {
-		return false, 0, errSuspect
+		return false, since, errSuspect
 	}
 	if c.lastOne.Load() {
-		return false, 0, errLast
+		return false, since, errLast
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	reused = c.served.Swap(true)
 	if c.active == 0 {
-		if since, ok := c.flow.Parked(); ok && reused {
-			idle = time.Since(since)
+		if parked, ok := c.flow.Parked(); ok && reused {
+			since = parked
 		}
 		if c.turn, err = c.flow.Unpark(); err != nil {
-			return false, 0, err
+			return false, since, err
 		}
 	}
 	c.active++
 	c.user.Store(u)
-	c.flow.Serve(ctx, idle)
+	c.flow.Serve(ctx, since)
 	if c.shared {
 		c.flow.Share(1)
 	}
-	return reused, idle, nil
+	return reused, since, nil
 }
 
 // end ends an exchange. A connection that is free offers its port to whoever waits.

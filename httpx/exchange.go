@@ -97,7 +97,7 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			return nil, err
 		}
 		c := l.Value()
-		reused, idle, err := c.begin(ctx, u)
+		reused, since, err := c.begin(ctx, u)
 		if err != nil {
 			l.Discard(err)
 			if c.answers.Load() > 0 || err == errLast || c.born.Before(came) {
@@ -110,7 +110,11 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			continue
 		}
 		if trace != nil && trace.GotConn != nil {
-			trace.GotConn(httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: idle > 0, IdleTime: idle})
+			got := httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: !since.IsZero()}
+			if got.WasIdle {
+				got.IdleTime = time.Since(since)
+			}
+			trace.GotConn(got)
 		}
 		if req.Close && c.shared {
 			c.lastOne.Store(true)

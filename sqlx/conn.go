@@ -61,49 +61,49 @@ func Raw(conn *sql.Conn, f func(driverConn any) error) error {
 
 // lend begins a lease, if the connection is in order.
 func (c *conn) lend(ctx context.Context, l pool.Lease[*conn]) error {
-	idle, err := c.unpark()
+	since, err := c.unpark()
 	if err == nil && c.lent {
-		err = c.reset(ctx, idle)
+		err = c.reset(ctx, since)
 	}
 	if err != nil {
 		return err
 	}
 	c.lease, c.lent, c.valid, c.began = l, true, false, c.of.clock()
 	if flow := c.flow(); flow != nil {
-		flow.Serve(ctx, idle)
+		flow.Serve(ctx, since)
 	}
 	return nil
 }
 
-// unpark begins a turn, if what can be seen of the connection is in order. It returns
-// for how long it was idle.
-func (c *conn) unpark() (idle time.Duration, err error) {
+// unpark begins a turn, if what can be seen of the connection is in order. It returns since
+// when it was idle; zero: it was not.
+func (c *conn) unpark() (since time.Time, err error) {
 	if c.wire == nil || c.wire.flow == nil {
-		return 0, nil
+		return since, nil
 	}
-	if since, parked := c.wire.Parked(); parked {
-		idle = time.Since(since)
+	if at, parked := c.wire.Parked(); parked {
+		since = at
 	}
 	if c.turn, err = c.wire.Unpark(); err != nil {
-		return 0, err
+		return since, err
 	}
 	if _, err := c.wire.Peek(); err != nil {
-		return 0, err
+		return since, err
 	}
 	if c.wire.Suspect() {
-		return 0, errSuspect
+		return since, errSuspect
 	}
-	return idle, nil
+	return since, nil
 }
 
 // reset is what database/sql does before it uses a connection again. A driver may take
 // that for a reason to ask its server, who may be gone.
-func (c *conn) reset(ctx context.Context, idle time.Duration) error {
+func (c *conn) reset(ctx context.Context, since time.Time) error {
 	r, ok := c.inner.(driver.SessionResetter)
 	if !ok {
 		return nil
 	}
-	if c.wire != nil && idle >= fresh {
+	if c.wire != nil && !since.IsZero() && time.Since(since) >= fresh {
 		defer time.AfterFunc(pingTimeout, c.cut).Stop()
 	}
 	if err := r.ResetSession(ctx); errors.Is(err, driver.ErrBadConn) {

@@ -37,7 +37,7 @@ var toldCalls = []toldCall{
 	{"acquire of httpx, of conns", func(ctx context.Context, c *dialer.Conn, _ *dialer.Ledger) func(int) {
 		return func(n int) {
 			for range n {
-				c.Serve(ctx, 0)
+				c.Serve(ctx, time.Time{})
 			}
 		}
 	}},
@@ -45,7 +45,7 @@ var toldCalls = []toldCall{
 		db := l.Telemetry().Database("orders")
 		return func(n int) {
 			for range n {
-				c.Serve(ctx, 0)
+				c.Serve(ctx, time.Time{})
 				db.Used(context.Background(), time.Millisecond)
 			}
 		}

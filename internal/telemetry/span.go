@@ -20,7 +20,7 @@ import (
 // anybody follows that: protocol is "HTTP" or "", and address host:port, or "DB" and the name
 // of a pool. Ahead is how many had waited for longer; negative: nobody knows.
 func (s *Scope) Wait(ctx context.Context, protocol, address string, ahead int, took time.Duration, err error) {
-	if !Followed(ctx) {
+	if !trace.SpanFromContext(ctx).IsRecording() {
 		return
 	}
 	began := time.Now().Add(-took)
@@ -66,21 +66,17 @@ func fail(span trace.Span, err error) {
 	span.SetAttributes(semconv.ErrorTypeKey.String(kind))
 }
 
-// Followed reports whether anybody follows what is done for ctx, so that it is worth a look at the
-// clock.
-func Followed(ctx context.Context) bool { return trace.SpanFromContext(ctx).IsRecording() }
-
 // Used tells the span in ctx of the connection that serves it: its port, which is what the
 // NAT's log has, whether it had others before, for how long it was idle; and links it to
-// where the connection came from.
-func Used(ctx context.Context, c *Setup, reused bool, idle time.Duration) {
+// where the connection came from. A zero since: it was not idle.
+func Used(ctx context.Context, c *Setup, reused bool, since time.Time) {
 	span := trace.SpanFromContext(ctx)
 	if !span.IsRecording() {
 		return
 	}
 	span.SetAttributes(attribute.Bool("natwise.connection.reused", reused))
-	if idle > 0 {
-		span.SetAttributes(attribute.Float64("natwise.connection.idle", idle.Seconds()))
+	if !since.IsZero() {
+		span.SetAttributes(attribute.Float64("natwise.connection.idle", time.Since(since).Seconds()))
 	}
 	span.SetAttributes(c.ends()...)
 	if from := c.Context(); from.IsValid() {

@@ -3,7 +3,6 @@ package conns
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/natwise/natwise/internal/telemetry"
 	"github.com/natwise/natwise/pool"
@@ -46,10 +45,6 @@ func (p *Pool) observer(k key) func(pool.Event) {
 
 // lent begins a lease of c for ctx.
 func (c *conn) lent(ctx context.Context, l pool.Lease[*conn]) *Conn {
-	var idle time.Duration
-	if telemetry.Followed(ctx) {
-		idle = time.Since(c.since)
-	}
-	c.flow.Serve(ctx, idle)
+	c.flow.Serve(ctx, c.since)
 	return &Conn{conn: c, lease: l}
 }
