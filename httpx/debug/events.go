@@ -87,6 +87,13 @@ func (p *Page) stream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer p.leave(v)
 	out := newOutlet(w, r)
+	if !out.flushes {
+		// What it is shown first is all of this answer. A browser asks again by itself, and then
+		// from there on.
+		out.put([]byte("retry: 1000\n\n"))
+		out.put((<-v.next).plain)
+		return
+	}
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
 	p.recorder.mu.Lock()
@@ -121,7 +128,11 @@ func (p *Page) join(r *http.Request) (*viewer, bool) {
 		c.viewers = make(map[*viewer]struct{})
 	}
 	c.viewers[v] = struct{}{}
-	v.show(c.coder.encode(p.freshLocked().state))
+	shown := p.freshLocked().state
+	if known, err := strconv.ParseInt(r.Header.Get("Last-Event-ID"), 10, 64); err == nil {
+		shown.History = c.record.total.since(known + 1)
+	}
+	v.show(c.coder.encode(shown))
 	if s, ok := r.Context().Value(http.ServerContextKey).(*http.Server); ok {
 		p.endWithLocked(s)
 	}
@@ -161,19 +172,36 @@ func (p *Page) endAll() {
 
 // An outlet writes events to one viewer.
 type outlet struct {
-	to  http.ResponseWriter
-	ctl *http.ResponseController
-	zip bool
-	err error // the first
+	to      http.ResponseWriter
+	ctl     *http.ResponseController
+	flushes bool // else nothing goes out before the answer is whole
+	zip     bool
+	err     error // the first
 }
 
 func newOutlet(w http.ResponseWriter, r *http.Request) *outlet {
-	o := &outlet{to: w, ctl: http.NewResponseController(w), zip: takesGzip(r)}
+	o := &outlet{to: w, ctl: http.NewResponseController(w), flushes: flushes(w)}
+	o.zip = o.flushes && takesGzip(r)
 	if o.zip {
 		w.Header().Set("Content-Encoding", "gzip")
 		o.put(gzipHead)
 	}
 	return o
+}
+
+// flushes reports whether an http.ResponseController can flush w. One that is asked to do so
+// sends the headers, for which it is too early.
+func flushes(w http.ResponseWriter) bool {
+	for {
+		switch to := w.(type) {
+		case http.Flusher, interface{ FlushError() error }:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = to.Unwrap()
+		default:
+			return false
+		}
+	}
 }
 
 func (o *outlet) write(e encoded) {

@@ -69,8 +69,8 @@ func (l *lab) busy() {
 	ctx := l.Context()
 	for i := range 6 {
 		c := l.dial("api.example:443")
-		c.Serve(ctx, 0)
-		c.Serve(ctx, 0)
+		c.Serve(ctx, time.Time{})
+		c.Serve(ctx, time.Time{})
 		switch i {
 		case 1, 2:
 			c.Park(c.Turn())
@@ -117,7 +117,31 @@ func TestWhatIsShown(t *testing.T) {
 		}
 		golden(l.T, "page.json", compact(indented.Bytes()))
 		golden(l.T, "page.txt", append(l.get("?format=text").Body.Bytes(), l.get("?format=text&destination=20.1.2.3:443").Body.Bytes()...))
+		golden(l.T, "wide.txt", l.get("?format=wide").Body.Bytes())
 		golden(l.T, "page.html", l.skeleton())
+	})
+}
+
+func TestNoRowOfTheTextIsWiderThanATerminal(t *testing.T) {
+	inLab(t, azure(6), func(l *lab) {
+		l.ledger.MaxWait = -1
+		l.get("")
+		l.busy()
+		_, rows, _ := strings.Cut(l.get("?format=text").Body.String(), "\n\n")
+		rows, _, _ = strings.Cut(rows, "\n\n")
+		for line := range strings.Lines(rows) {
+			if n := len([]rune(line)); n > 100 {
+				l.Errorf("%d characters: %s", n, line)
+			}
+		}
+		for _, says := range []string{"20.1.2.3:443  api.example:443\n  [#######~~~~~~~~~~~~~] 6 of 6: 2 active, 4 cooling, next in 12", "3 waiting, the first for "} {
+			if !strings.Contains(rows, says) {
+				l.Errorf("it does not say %q:\n%s", says, rows)
+			}
+		}
+		if wide := l.get("?format=wide").Body.String(); !strings.Contains(wide, "DESTINATION  ") || !strings.Contains(wide, "FORGETS  ") {
+			l.Errorf("wide it says\n%s", wide)
+		}
 	})
 }
 
@@ -295,7 +319,7 @@ func TestNamesStayText(t *testing.T) {
 		}
 		text := l.get("?format=text").Body.String()
 		lines := strings.Split(strings.TrimSpace(text), "\n")
-		if want := 6 + len(nasty); len(lines) != want {
+		if want := 6 + 3*len(nasty); len(lines) != want {
 			l.Errorf("the text has %d lines, want %d:\n%s", len(lines), want, text)
 		}
 		if at := strings.IndexAny(text, "\x1b\t\r\u202e"); at >= 0 {

@@ -10,8 +10,8 @@ import (
 // refuses says in one line why r is not answered, and what would change that; "" if it is.
 func (p *Page) refuses(r *http.Request) string {
 	// A browser says who wants it. EventSource says no Origin at home, but this it does.
-	switch site := r.Header.Get("Sec-Fetch-Site"); site {
-	case "", "none", "same-origin":
+	switch site := r.Header.Get("Sec-Fetch-Site"); {
+	case site == "", site == "none", site == "same-origin", navigates(r):
 	default:
 		return "natwise: another site's page asks for this one (Sec-Fetch-Site: " + site + "); open it by its own address."
 	}
@@ -29,6 +29,13 @@ func (p *Page) refuses(r *http.Request) string {
 		return "natwise: this page answers to localhost, and you ask for the host " + r.Host + "." + how
 	}
 	return ""
+}
+
+// navigates reports whether somebody has followed a link, or has come back from where one signs
+// in: the other site gets nothing of what they see then.
+func navigates(r *http.Request) bool {
+	return r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document" &&
+		(r.Method == http.MethodGet || r.Method == http.MethodHead)
 }
 
 func fromLoopback(peer string) bool {

@@ -25,6 +25,7 @@ type sample struct {
 	waiting                      int32
 	dials, closes                float32 // per second
 	wait99                       float32 // in s; negative: nobody has waited
+	oldest                       float32 // wait that is not over, in s; negative: nobody waits
 	blackholes                   int32   // since the sample before
 }
 
@@ -122,6 +123,7 @@ func (h history) MarshalJSON() ([]byte, error) {
 	column("dials_per_second", func(s sample) float64 { return rounded(float64(s.dials)) })
 	column("closes_per_second", func(s sample) float64 { return rounded(float64(s.closes)) })
 	column("wait_p99_seconds", func(s sample) float64 { return fine(s.wait99) })
+	column("oldest_wait_seconds", func(s sample) float64 { return fine(s.oldest) })
 	column("blackholes", func(s sample) float64 { return float64(s.blackholes) })
 	return append(b, '}'), nil
 }
@@ -213,13 +215,13 @@ func (r *record) add(s *sight) {
 	if n := len(r.past); n > 0 {
 		before = r.past[n-1]
 	}
-	rest := sampleOf(s.at, s.state.Ports, s.state.Waiting, slowest(s.state.Destinations))
+	rest := sampleOf(s.at, s.state.Ports, crowd{s.state.Waiting, time.Duration(s.state.OldestWait)}, slowest(s.state.Destinations))
 	rest.happened(now.total.since(before.total), now.at.Sub(before.at))
 	r.total.add(rest)
 	r.follow(s.state.Destinations)
 	for _, w := range s.state.Destinations {
 		if of := r.by[w.key]; of != nil {
-			one := sampleOf(s.at, w.Ports, w.Waiting, w.Wait99)
+			one := sampleOf(s.at, w.Ports, crowd{w.Waiting, time.Duration(w.OldestWait)}, w.Wait99)
 			done := now.by[w.key.Dest].since(before.by[w.key.Dest])
 			if !w.key.Dest.IsValid() {
 				done = now.total.since(before.total)
@@ -272,10 +274,13 @@ func slowest(rows []row) (worst *seconds) {
 	return worst
 }
 
-func sampleOf(at time.Time, p ports, waiting int, wait99 *seconds) sample {
+func sampleOf(at time.Time, p ports, waiting crowd, wait99 *seconds) sample {
 	s := sample{
 		at: at.UnixMilli(), active: int32(p.Active), idle: int32(p.Idle), dialing: int32(p.Dialing), cools: int32(p.Cooling),
-		limit: int32(p.Limit), waiting: int32(waiting), wait99: -1,
+		limit: int32(p.Limit), waiting: int32(waiting.n), wait99: -1, oldest: -1,
+	}
+	if waiting.n > 0 {
+		s.oldest = float32(waiting.oldest.Seconds())
 	}
 	if wait99 != nil {
 		s.wait99 = float32(time.Duration(*wait99).Seconds())

@@ -21,8 +21,9 @@ import (
 //
 // It looks once a second, for all viewers together, from the first request until a quarter of
 // an hour after the last, so that whoever comes back sees what happened meanwhile. Close is
-// for who cannot wait for that. At most 16 see each second; those beyond see every fifth. A server that is shut down
-// (http.Server.Shutdown) does not wait for them.
+// for who cannot wait for that. At most 16 see each second; those beyond see every fifth. A
+// server that is shut down (http.Server.Shutdown) does not wait for them. Behind a middleware
+// that lets nobody flush, a viewer asks anew each second.
 type Page struct {
 	// Ledger is whose ports are shown. Nil: dialer.DefaultLedger.
 	Ledger *dialer.Ledger
@@ -33,7 +34,8 @@ type Page struct {
 
 	// Allow says who may see the page. Nil: who comes from a loopback address and asks for
 	// localhost, which behind a proxy on the same machine is everybody. Another site's scripts
-	// may not; behind a name that its owner can point anywhere, check the Host too.
+	// may not, though its links may lead here; behind a name that its owner can point anywhere,
+	// check the Host too.
 	Allow func(*http.Request) bool
 
 	recorder recorder
@@ -99,8 +101,19 @@ func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "events":
 		p.stream(w, r)
 	default:
+		if !couldBeThePage(r, last) {
+			http.NotFound(w, r)
+			return
+		}
 		redirect(w, r, last)
 	}
+}
+
+// couldBeThePage reports whether the page may be meant, without its slash: not by what looks
+// like a file of it, nor by what a browser does not want to show.
+func couldBeThePage(r *http.Request, last string) bool {
+	dest := r.Header.Get("Sec-Fetch-Dest")
+	return !strings.Contains(last, ".") && (dest == "" || dest == "document")
 }
 
 // redirect adds the slash that relative addresses need. The path as the browser has it may
@@ -137,10 +150,10 @@ func (p *Page) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		send(w, r, "application/json", append(body, '\n'))
-	case "text":
-		send(w, r, "text/plain; charset=utf-8", text(shown))
+	case "text", "wide":
+		send(w, r, "text/plain; charset=utf-8", text(shown, format == "wide"))
 	default:
-		http.Error(w, "format is "+strconv.Quote(format)+", neither json nor text", http.StatusBadRequest)
+		http.Error(w, "format is "+strconv.Quote(format)+", neither json, text nor wide", http.StatusBadRequest)
 	}
 }
 

@@ -10,7 +10,8 @@ const byId = (id) => document.getElementById(id);
 
 const view = {
   state: null, // as it came last
-  pending: null, // what came while paused
+  pending: null, // what came last while paused
+  held: [], // the samples that came meanwhile
   past: [], // samples, the oldest first
   minutes: 5,
   paused: false,
@@ -83,7 +84,7 @@ function duration(s) {
 }
 
 // roughly is a duration in as few letters as it takes.
-const roughly = (s) => (s < 119.5 ? duration(s) : duration(60 * Math.floor(s / 60)));
+const roughly = (s) => (s >= 119.5 ? duration(60 * Math.floor(s / 60)) : s >= 1 && Number.isInteger(s) ? s + " s" : duration(s));
 
 function joined(a, unit, b, smaller) {
   return `${a} ${unit}` + (b ? ` ${b} ${smaller}` : "");
@@ -103,18 +104,23 @@ const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour12: false });
 const beforePort = (at) => at.slice(0, Math.max(0, at.lastIndexOf(":"))) || at;
 const port = (at) => at.slice(at.lastIndexOf(":") + 1);
 
+// sentence is words as one.
+const sentence = (words) => words && words[0].toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
+
+// forgets is an idle timeout: in seconds, as documents have it, where that is short.
+const forgets = (s) => (s < 600 ? tidy(s) + " s" : duration(s));
+
 // inWords is what a row's bar shows.
 function inWords(d) {
-  const parts = learned(d) ? ["limit learned"] : [];
+  const parts = d.would_have_waited ? [`${plural(d.would_have_waited, "dial")} would have waited`] : [];
+  if (learned(d)) parts.push("limit learned");
   parts.push(...states.filter((s) => d.ports[s] > 0).map((s) => `${number(d.ports[s])} ${s}`));
   if (d.ports.free > 0) parts.push(`${number(d.ports.free)} ${keptBack(d) ? "kept for newcomers" : "free"}`);
-  if (d.would_have_refused) parts.push(`would have refused ${number(d.would_have_refused)}`);
   return parts;
 }
 
-// keptBack says why nobody who waits has the last free ports: the ledger keeps one in twenty
-// for those who have none at all.
-const keptBack = (d) => d.waiting > 0 && d.ports.free <= Math.max(1, d.ports.limit / 20);
+// keptBack says why nobody who waits has the last free ports.
+const keptBack = (d) => d.waiting > 0 && d.ports.free <= d.kept_back;
 
 function barLabel(d) {
   const counted = states.map((s) => `${number(d.ports[s])} ${s}`).join(", ");
@@ -131,11 +137,14 @@ const alarm = (share) => (share === null ? "" : share >= 0.98 ? "bad" : share >=
 // ---- what comes ---------------------------------------------------------------------------
 
 function receive(state) {
-  remember(state.history);
+  news.at = performance.now();
   if (view.paused) {
     view.pending = state;
+    view.held.push(state.history);
+    if (view.held.length > keepFor / 1000) view.held.shift();
     return;
   }
+  remember(state.history);
   view.state = state;
   drawSoon();
 }
@@ -171,11 +180,12 @@ function draw() {
   const state = view.state;
   if (!state) return;
   draws++;
+  document.documentElement.dataset.known = ""; // from now on there is something to see
   drawHeader(state);
   drawTiles(state);
   drawRows(state);
   drawCharts(state);
-  drawEvents(state.events);
+  drawEvents(state);
   document.documentElement.dataset.updated = state.at_ms;
 }
 
@@ -184,8 +194,7 @@ function draw() {
 function drawHeader(state) {
   const title = state.process + released(state.version) + (state.ledger ? ` · ${state.ledger}` : "");
   put(byId("process"), title);
-  const worst = state.fullest ? percent(state.fullest.utilization) + " " : "";
-  if (document.title !== worst + title) document.title = worst + title;
+  drawTitle();
   const about = ["natwise" + released(state.natwise_version), `path ${state.path.name}, ${state.path.grade}`];
   put(byId("about"), about.join(" · "));
   byId("shadow").hidden = !state.shadow;
@@ -194,6 +203,13 @@ function drawHeader(state) {
   problem.hidden = !state.problem;
   if (state.problem) put(problem, "Every dial is refused: " + state.problem);
   drawShared(state.shared);
+}
+
+// drawTitle has the tab say how full it is, unless nobody knows.
+function drawTitle() {
+  const worst = view.state?.fullest ? percent(view.state.fullest.utilization) + " " : "";
+  const title = (frozen ? "" : lost() ? "no news · " : view.paused ? "paused · " : worst) + byId("process").textContent;
+  if (document.title !== title) document.title = title;
 }
 
 // drawShared says with how many others the ports are shared, by each engine that does it, and
@@ -266,15 +282,26 @@ function drawTiles(state) {
     (ports.limit === null ? "" : `of ${number(ports.limit)}, `) + `${number(ports.cooling)} of them cooling`);
   tile("Waiting", number(state.waiting),
     state.waiting ? `the first for ${duration(state.oldest_wait_seconds)}` : "nobody", state.waiting ? "warn" : "");
-  tile("Next port free in", worst ? countdown(worst.next_free_seconds) : "–",
-    worst && worst.all_free_seconds !== null ? `and all that cool in ${countdown(worst.all_free_seconds)}` : "none is cooling");
-  tile("Black holes", number(state.blackholes), state.blackholes ? "connections gone dark" : "no packets vanished",
+  drawNext(state.destinations.filter((d) => counted(d) && d.next_free_seconds !== null));
+  tile("Black holes", number(state.blackholes), state.blackholes ? "connections gone dark" : "no connection has gone dark",
     state.blackholes ? "bad" : "");
   const ill = troubles(state);
-  const degraded = state.shared.filter((s) => s.trouble).map((s) => `degraded: ${s.engine}`);
-  const said = [...degraded, ...ill.map((t) => `${t.verdict}: ${nameOf(t)}`)];
-  tile("In trouble", number(said.length), said[0] ?? "every dial is answered", said.length ? (degraded.length || ill.some(grave) ? "bad" : "warn") : "");
-  if (state.shadow) tile("Would have refused", number(state.would_have_refused), "ports beyond the limit");
+  const worse = state.problem ? ["every dial is refused"] : [];
+  worse.push(...state.shared.filter((s) => s.trouble).map((s) => `degraded: ${s.engine}`));
+  const said = [...worse, ...ill.map((t) => `${t.verdict}: ${nameOf(t)}`)];
+  tile("In trouble", number(said.length), said[0] ?? "no dial fails", said.length ? (worse.length || ill.some(grave) ? "bad" : "warn") : "");
+  if (state.shadow) tile("Would have waited", number(state.would_have_waited), "dials beyond the limit");
+}
+
+// counted is a row whose ports no other row has too.
+const counted = (d) => d.scope === "destination" || d.scope === "source";
+
+// drawNext says which of the rows in which ports cool has one first.
+function drawNext(cooling) {
+  if (!cooling.length) return tile("Next port free in", "–", "none is cooling");
+  const next = cooling.reduce((a, b) => (b.next_free_seconds < a.next_free_seconds ? b : a));
+  const all = Math.max(...cooling.map((d) => d.all_free_seconds));
+  tile("Next port free in", countdown(next.next_free_seconds), `to ${called(next)}; the last in ${countdown(all)}`);
 }
 
 // troubles are why dials fail, of all destinations, the last first.
@@ -315,6 +342,7 @@ function drawRows(state) {
   const ill = state.troubles.filter((t) => matches({ destination: t.destination, names: [t.name] }));
   const others = drawLone(some(ill), state);
   const known = all.length + state.troubles.length;
+  const destinations = all.filter(counted).length + state.troubles.length;
   byId("empty").hidden = known > 0;
   byId("table").hidden = shown.length + others.length === 0;
   byId("nothing").hidden = known === 0 || shown.length + others.length > 0;
@@ -335,7 +363,7 @@ function drawRows(state) {
     rows.delete(name);
   }
   order([...others, ...shown.map((d) => rows.get(d.destination))]);
-  put(byId("destinations-title"), known ? plural(known, "destination") : "Destinations");
+  put(byId("destinations-title"), destinations ? plural(destinations, "destination") : "Destinations");
   openDrawer()?.refresh();
 }
 
@@ -399,7 +427,7 @@ class Cell {
   say(first, second = "", look = "") {
     put(this.first, first);
     put(this.second, second);
-    attr(this.first, "class", "first" + (look ? " " + look : "") + (first === "–" || first === "0" ? " none" : ""));
+    attr(this.first, "class", "first" + (look ? " " + look : "") + (/^(–|0( .*)?)$/.test(first) ? " none" : ""));
   }
 }
 
@@ -429,7 +457,7 @@ class Row {
     this.numbers.append(this.taken, this.rest);
     this.free = new Cell("td", "Next port free");
     this.waiting = new Cell("td", "Waiting");
-    this.waits = new Cell("td", "Wait, median");
+    this.waits = new Cell("td", "Wait for a connection");
     this.dials = new Cell("td", "Dials");
     this.holes = new Cell("td", "Black holes");
     this.path = new Cell("td", "Path forgets");
@@ -474,9 +502,10 @@ class Row {
     this.free.say(d.next_free_seconds === null ? "–" : "in " + countdown(d.next_free_seconds),
       d.all_free_seconds === null ? "none cools" : `all in ${countdown(d.all_free_seconds)}`);
     this.waiting.say(number(d.waiting), d.waiting ? `for ${roughly(d.oldest_wait_seconds)}` : "nobody", d.waiting ? "warn" : "");
-    this.waits.say(duration(d.wait_p50_seconds), d.wait_p99_seconds === null ? "no waits" : `p99 ${duration(d.wait_p99_seconds)}`);
+    const longer = d.waiting && d.oldest_wait_seconds > (d.wait_p99_seconds ?? 0); // which would be forgotten until it is over
+    this.waits.say(duration(d.wait_p50_seconds), longer ? `${roughly(d.oldest_wait_seconds)} so far` : d.wait_p99_seconds === null ? "no waits" : `p99 ${duration(d.wait_p99_seconds)}`);
     this.drawCounts(d, state);
-    this.path.say(d.idle_timeout_seconds === null ? "never" : duration(d.idle_timeout_seconds), d.idle_timeout_grade);
+    this.path.say(d.idle_timeout_seconds === null ? "never" : forgets(d.idle_timeout_seconds), d.idle_timeout_grade);
     this.spark.draw(d);
   }
 
@@ -494,7 +523,7 @@ class Row {
   drawName(d) {
     const names = d.names.length + d.more_names;
     put(this.name, called(d));
-    const more = names > 1 ? `${d.destination} and ${plural(names - 1, "more name")}` : names ? d.destination : "";
+    const more = names > 1 ? `${d.destination} +${plural(names - 1, "name")}` : names ? d.destination : { ports: "together", sockets: "to all destinations" }[d.scope] ?? "";
     put(this.address, more);
     attr(this.button, "title", [d.destination, ...d.names].join("\n"));
     const full = d.utilization !== null && d.utilization >= 0.98;
@@ -504,7 +533,7 @@ class Row {
   drawPorts(d, largest) {
     this.bar.draw(d.ports, largest);
     const p = d.ports;
-    put(this.taken, p.limit === null ? number(p.taken) : `${number(p.taken)} of ${number(p.limit)}`);
+    put(this.taken, p.limit === null ? plural(p.taken, "port") : `${number(p.taken)} of ${number(p.limit)}`);
     attr(this.taken, "class", alarm(d.utilization) || null);
     const words = inWords(d);
     put(this.rest, words.join(" · "));
@@ -590,7 +619,9 @@ function failed(t, now) {
   const whole = (ms) => roughly(Math.max(0, Math.floor(ms / 1000)));
   const last = `${whole(now - t.last_ms)} ago`;
   if (t.dials === 0) return `The last, ${last}.`;
-  return t.dials === 1 ? `One dial failed, ${last}.` : `${number(t.dials)} dials failed in ${whole(t.last_ms - t.since_ms)}, the last ${last}.`;
+  if (t.dials === 1) return `One dial failed, ${last}.`;
+  const within = t.last_ms - t.since_ms < 1000 ? "" : ` in ${whole(t.last_ms - t.since_ms)}`;
+  return `${number(t.dials)} dials failed${within}, the last ${last}.`;
 }
 
 // A Spark is how many ports were taken in the last five minutes.
@@ -630,25 +661,30 @@ class Drawer {
     this.node = el("tr", { class: "drawer", role: "row", id: this.id },
       el("td", { colspan: 9, role: "cell" }, el("div", { class: "charts" }, this.ports.node, this.forecast.node), this.facts, this.table, this.more));
     this.asking = false;
+    this.draw(null, "");
   }
 
-  // refresh asks for the connections, one question at a time.
+  // refresh asks for the connections, one question at a time; while paused only once.
   async refresh() {
-    if (frozen) return this.draw(frozen.details[this.row.destination] ?? null);
-    if (this.asking) return;
+    if (frozen) return this.draw(frozen.details[this.row.destination] ?? null, "The details of this destination are not in this file.");
+    if (this.asking || (view.paused && this.detail)) return;
     this.asking = true;
+    let detail = null;
     try {
-      const answer = await fetch("?format=json&destination=" + encodeURIComponent(this.row.destination));
-      if (answer.ok) this.draw(await answer.json());
+      const answer = await fetch("?format=json&destination=" + encodeURIComponent(this.row.destination), { signal: AbortSignal.timeout(5000) });
+      if (answer.ok) detail = await answer.json();
     } catch {
-      // The events say that the connection is lost.
+      // The status says that there is no news.
     }
     this.asking = false;
+    if (detail || !this.detail) this.draw(detail, "Its connections could not be asked for.");
   }
 
-  draw(detail) {
+  // draw says why if there is nothing to draw.
+  draw(detail, why) {
+    for (const part of [this.ports.node, this.forecast.node, this.table]) part.hidden = !detail;
     if (!detail) {
-      put(this.facts, "The details of this destination are not in this file.");
+      this.facts.replaceChildren(why);
       return;
     }
     this.detail = detail;
@@ -687,6 +723,7 @@ function shortened(connections) {
 function factsOf(d) {
   const facts = [];
   const fact = (name, value) => facts.push(el("span", {}, name + " ", el("b", {}, value)));
+  if (d.at_ms > view.state.at_ms + 1500) fact("as it was at", clock(d.at_ms)); // the row is older
   fact("address", d.destination);
   if (d.ports.limit !== null) fact("limit", `${number(d.ports.limit)}, ${d.limit_grade}`);
   for (const s of d.shared) fact(`${sharedWith(s)}, ${number(s.limit)} ports:`, [`held ${number(s.held)}`, ...leasedParts(s), ...calledInVain(s)].join(", "));
@@ -694,8 +731,8 @@ function factsOf(d) {
   if (d.counts) {
     fact("opened", number(d.counts.opened));
     fact("failed", number(d.counts.failed));
-    fact("had to wait", number(d.counts.waited));
-    fact("refused", number(d.counts.refused));
+    fact("had to wait for a port", number(d.counts.waited));
+    fact("refused a port", number(d.counts.refused));
   }
   for (const [reason, n] of Object.entries(d.closed).sort((a, b) => b[1] - a[1])) fact("closed: " + reason.replace("_", " "), number(n));
   return facts;
@@ -866,15 +903,21 @@ function round(most) {
 function windowOf(samples, to) {
   const from = to - view.minutes * 60_000;
   const at = (s) => Math.max(0, Math.min(1, (s.at_ms - from) / (to - from)));
-  return { at, some: samples.filter((s) => s.at_ms >= from - 1000) };
+  return { at, some: samples.filter((s) => s.at_ms >= from - 1000 && s.at_ms <= to) };
 }
 
-// runs cuts samples where nobody has looked for a while.
-function runs(some) {
+// runs cuts samples where nobody has looked for a while, and where there is nothing to show.
+function runs(some, known = () => true) {
   const all = [];
-  for (const [i, s] of some.entries()) {
-    if (i === 0 || s.at_ms - some[i - 1].at_ms > 3000) all.push([]);
+  let last = -Infinity;
+  for (const s of some) {
+    if (!known(s)) {
+      last = -Infinity;
+      continue;
+    }
+    if (s.at_ms - last > 3000) all.push([]);
     all[all.length - 1].push(s);
+    last = s.at_ms;
   }
   return all;
 }
@@ -882,16 +925,16 @@ function runs(some) {
 const point = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 
 // area is what lies between two heights of a sample.
-function area(chart, window, low, high) {
-  return runs(window.some).map((run) => {
+function area(chart, window, low, high, known) {
+  return runs(window.some, known).map((run) => {
     const up = run.map((s) => point(chart.x(window.at(s)), high(s)));
     const back = run.map((s) => point(chart.x(window.at(s)), low(s))).reverse();
     return "M" + up.concat(back).join("L") + "Z";
   }).join("");
 }
 
-function line(chart, window, high) {
-  return runs(window.some).map((run) => "M" + run.map((s) => point(chart.x(window.at(s)), high(s))).join("L")).join("");
+function line(chart, window, high, known) {
+  return runs(window.some, known).map((run) => "M" + run.map((s) => point(chart.x(window.at(s)), high(s))).join("L")).join("");
 }
 
 // selected is the sample under the cursor, or the last; and its line.
@@ -954,8 +997,9 @@ function drawLines(names, words, unit) {
     const most = round(Math.max(unit.least, ...window.some.flatMap((s) => names.map((n) => s[n] ?? 0))));
     chart.axes(most, unit.words, span(), "now");
     const high = (n) => (s) => chart.y(s[n] ?? 0, most);
-    chart.shape("path", "under", { class: "under", d: area(chart, window, () => chart.y(0, most), high(names[0])) });
-    names.forEach((n, i) => chart.shape("path", n, { class: i ? "line line-2" : "line", d: line(chart, window, high(n)) }));
+    const known = (n) => (s) => s[n] !== null;
+    chart.shape("path", "under", { class: "under", d: area(chart, window, () => chart.y(0, most), high(names[0]), known(names[0])) });
+    names.forEach((n, i) => chart.shape("path", n, { class: i ? "line line-2" : "line", d: line(chart, window, high(n), known(n)) }));
     const s = selected(chart, window);
     chart.say(s ? when(s) + words(s) : "nothing is known yet");
   };
@@ -981,7 +1025,7 @@ function drawForecast(chart, of) {
   const freed = of.freed;
   const most = round(Math.max(1, ...freed));
   chart.axes(most, number, "now", "in 240 s");
-  for (const share of [0.25, 0.5, 0.75]) {
+  for (const share of chart.wide < 280 ? [0.25, 0.5] : [0.25, 0.5, 0.75]) { // the last would touch the end
     chart.text("in" + share, `${240 * share} s`, { x: chart.x(share), y: chart.high - 4, "text-anchor": "middle" });
   }
   const step = chart.wide / freed.length;
@@ -1025,14 +1069,21 @@ function makeCharts() {
       (s) => `${tidy(s.dials_per_second)} and ${tidy(s.closes_per_second)} a second`, perSecond)),
     waiting: new Chart("Waiting", "", drawLines(["waiting"], (s) => number(s.waiting), count)),
     forecast: new Chart("Ports that come free", "wide", drawForecast),
-    wait: new Chart("Wait, p99", "", drawLines(["wait_p99_seconds"],
-      (s) => (s.wait_p99_seconds === null ? "nobody waited" : duration(s.wait_p99_seconds)), seconds)),
+    wait: new Chart("Wait for a connection", "", drawLines(["wait_p99_seconds", "oldest_wait_seconds"], waitsInWords, seconds)),
     holes: new Chart("Black holes", "", drawHoles),
   };
   for (const chart of Object.values(charts)) byId("charts").append(chart.node);
   charts.ports.limitIs = "all limits together";
   charts.ports.keys.append(...states.map((s) => key(s, s)));
   charts.turnover.keys.append(key("dials", "active"), key("closes", "line-2"));
+  charts.wait.keys.append(key("p99", "active"), key("so far", "line-2"));
+}
+
+// waitsInWords says how long it took who waits no more, and who waits still.
+function waitsInWords(s) {
+  const said = s.wait_p99_seconds === null ? [] : [`p99 ${duration(s.wait_p99_seconds)}`];
+  if (s.oldest_wait_seconds !== null) said.push(`${duration(s.oldest_wait_seconds)} so far`);
+  return said.join(", ") || "nobody waited";
 }
 
 function drawCharts(state) {
@@ -1050,7 +1101,7 @@ function drawCharts(state) {
 function everywhere(destinations) {
   const sum = { freed: new Array(24).fill(0), freed_later: 0 };
   for (const d of destinations) {
-    if (d.scope !== "destination" && d.scope !== "source") continue; // the others count the same ports
+    if (!counted(d)) continue;
     d.freed.forEach((n, i) => (sum.freed[i] += n));
     sum.freed_later += d.freed_later;
   }
@@ -1064,9 +1115,9 @@ const kinds = { budget: "nearly full", blackhole: "black hole", leak: "leak", re
 const mild = new Set(["budget", "stale"]);
 const good = new Set(["recovered"]);
 
-function drawEvents(events) {
+function drawEvents({ events, problem }) {
   const list = byId("events");
-  byId("quiet").hidden = events.length > 0;
+  byId("quiet").hidden = events.length > 0 || Boolean(problem);
   list.hidden = events.length === 0;
   const last = events.length ? events[events.length - 1] : null;
   const known = last ? `${events.length} ${last.at_ms} ${last.kind} ${last.about}` : "";
@@ -1080,7 +1131,7 @@ function eventItem(e) {
   const look = good.has(e.kind) ? "kind" : mild.has(e.kind) ? "kind warn" : "kind bad";
   const times = e.times > 1 ? ` (${number(e.times)} times since it was said last)` : "";
   return el("li", {}, at, el("span", { class: look }, kinds[e.kind] ?? e.kind),
-    el("span", {}, visible(e.text) + times + " ", el("small", {}, el("bdi", {}, visible(e.about)))));
+    el("span", {}, sentence(visible(e.text)) + times + " ", el("small", {}, el("bdi", {}, visible(e.about)))));
 }
 
 // ---- keys and buttons ---------------------------------------------------------------------
@@ -1090,8 +1141,10 @@ function pause() {
   attr(byId("pause"), "aria-pressed", view.paused);
   put(byId("pause"), view.paused ? "Go on" : "Pause");
   if (!view.paused && view.pending) {
+    view.held.forEach(remember);
     view.state = view.pending;
     view.pending = null;
+    view.held = [];
     drawSoon();
   }
   tellStatus();
@@ -1122,7 +1175,7 @@ function pressed(e) {
     } else {
       document.activeElement?.blur();
     }
-  } else if (document.activeElement === filter) {
+  } else if (document.activeElement === filter || !byId("keys").checked) {
     return;
   } else if (e.key === "/") {
     filter.focus();
@@ -1133,7 +1186,19 @@ function pressed(e) {
   }
 }
 
+// keepKeys remembers whether letters alone do something, which they should not for who dictates.
+function keepKeys() {
+  const keys = byId("keys");
+  try {
+    keys.checked = localStorage.getItem("natwise.keys") !== "off";
+    keys.addEventListener("change", () => localStorage.setItem("natwise.keys", keys.checked ? "on" : "off"));
+  } catch {
+    // Where nothing may be kept, it is so until the page is left.
+  }
+}
+
 function listen() {
+  keepKeys();
   byId("pause").addEventListener("click", pause);
   byId("filter").addEventListener("input", (e) => find(e.target.value));
   byId("all").addEventListener("click", () => {
@@ -1150,41 +1215,90 @@ function listen() {
 
 // ---- where it comes from ------------------------------------------------------------------
 
-let connection = "Connecting";
+// news is what is known of how current the page is. Times are those of performance.now().
+const news = {
+  mode: "Live", // what the status says while there is news
+  at: 0, // when a state came; 0: none has
+  event: 0, // when one came as an event
+  asked: 0, // when one was asked for, last
+  opened: 0, // when the events were, last
+  events: null, // their source; null: it has said no
+};
+
+const late = 3000; // ms without news, of which there is some each second
+const asking = 5000; // from one question to the next, where no events come
+const deaf = 20_000; // without events, though the server sends something each second: it is asked for them anew
+
+// lost reports whether what the page shows is older than it should be.
+function lost() {
+  return !frozen && performance.now() - news.at > (news.at > news.event ? asking + late : late);
+}
 
 // tellStatus says how current the page is, to those who do not see it too.
-function tellStatus(is) {
-  connection = is ?? connection;
+function tellStatus() {
+  const gone = lost();
+  const is = frozen ? "frozen" : view.paused ? "paused" : gone ? "lost" : news.at > 0 ? "live" : "";
+  const latest = view.pending ?? view.state;
+  const words = {
+    frozen: () => `As it was at ${new Date(frozen.state.at_ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" })}`,
+    paused: () => `Paused at ${clock(view.state?.at_ms ?? Date.now())}` + (gone && latest ? `; no news since ${clock(latest.at_ms)}` : ""),
+    lost: () => (latest ? `No news since ${clock(latest.at_ms)}, trying again` : "No answer yet, trying again"),
+    live: () => news.mode,
+    "": () => "Connecting",
+  };
   const status = byId("status");
-  put(status, view.paused ? `Paused at ${clock(view.state?.at_ms ?? Date.now())}` : connection);
-  attr(status, "data-is", view.paused ? "paused" : { Live: "live", Connecting: "" }[connection] ?? "lost");
+  put(status, words[is]());
+  attr(status, "data-is", is);
+  attr(document.documentElement, "data-lost", gone && latest ? "" : null);
+  drawTitle();
 }
 
+// connect has the events come. A connection that has died without a word, and a server that
+// stands still, are found by tick.
 function connect() {
+  news.opened = performance.now();
   const events = new EventSource("events");
+  news.events = events;
   events.addEventListener("state", (e) => {
     receive(JSON.parse(e.data));
-    tellStatus("Live");
+    news.event = news.at;
+    news.mode = "Live";
+    tellStatus();
   });
   events.addEventListener("error", () => {
-    tellStatus("Connection lost, trying again");
-    // The browser tries again by itself, unless it was told no: 16 others look already.
-    if (events.readyState === EventSource.CLOSED) ask();
+    // The browser tries again by itself, unless it was told no: 16 others look already, or what
+    // stands before the server has lost it.
+    if (events.readyState === EventSource.CLOSED && news.events === events) news.events = null;
   });
 }
 
-// ask gets one state, for want of a place among the viewers, and tries for that again.
+// tick sees to it, once a second, that there is news.
+function tick() {
+  const now = performance.now();
+  const silent = now - Math.max(news.event, news.opened);
+  if ((!news.events || silent > asking) && now - news.asked > asking) ask();
+  if (silent > (news.events ? deaf : asking)) {
+    news.events?.close();
+    connect();
+  }
+  tellStatus();
+}
+
+// ask gets one state, for want of events.
 async function ask() {
+  news.asked = performance.now();
+  const mode = news.events ? "Every 5 s: no events get through" : "Every 5 s: many others look";
   try {
-    const answer = await fetch("?format=json");
-    if (answer.ok) {
-      receive(await answer.json());
-      tellStatus("Every 5 s: many others look");
-    }
+    const answer = await fetch("?format=json", { signal: AbortSignal.timeout(asking - 500) });
+    if (!answer.ok) return;
+    const state = await answer.json();
+    if (news.event > news.asked) return; // an event was faster
+    receive(state);
+    news.mode = mode;
+    tellStatus();
   } catch {
     // It stays lost.
   }
-  setTimeout(connect, 5000);
 }
 
 const frozen = JSON.parse(byId("frozen")?.textContent ?? "null");
@@ -1192,7 +1306,9 @@ const frozen = JSON.parse(byId("frozen")?.textContent ?? "null");
 function begin() {
   listen();
   if (!frozen) {
+    tellStatus();
     connect();
+    setInterval(tick, 1000);
     return;
   }
   view.state = frozen.state;
@@ -1200,8 +1316,8 @@ function begin() {
   if (!(view.past.at(-1)?.at_ms - view.past[0]?.at_ms > 60_000)) look(1);
   byId("pause").hidden = true;
   byId("twins").hidden = true;
-  tellStatus(`As it was at ${new Date(frozen.state.at_ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" })}`);
-  attr(byId("status"), "data-is", "frozen");
+  byId("pause-key").hidden = true;
+  tellStatus();
   draw();
 }
 

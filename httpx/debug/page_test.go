@@ -43,8 +43,23 @@ func TestWithoutItsSlashThePageIsFoundAllTheSame(t *testing.T) {
 			t.Errorf("%s leads to %s, want %s", asked, to, want)
 		}
 	}
-	if to := leads(t, page, "//evil.example"); to != "http://localhost:8080//evil.example/" {
+	if to := leads(t, page, "//evil"); to != "http://localhost:8080//evil/" {
 		t.Errorf("a path like another site's address leads to %s", to)
+	}
+}
+
+func TestWhatThePageDoesNotHaveIsNotFound(t *testing.T) {
+	page := new(debug.Page)
+	for _, path := range []string{"/favicon.ico", "/debug/natwise/page.js.map", "/page.css.gz"} {
+		if w := get(t, page, path); w.Code != http.StatusNotFound || w.Header().Get("Content-Security-Policy") == "" {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	r := request(http.MethodGet, "/event")
+	r.Header.Set("Sec-Fetch-Dest", "empty") // as a script asks
+	w := httptest.NewRecorder()
+	if page.ServeHTTP(w, r); w.Code != http.StatusNotFound {
+		t.Errorf("of what a script asks for: %d", w.Code)
 	}
 }
 
@@ -165,6 +180,34 @@ func TestAnotherSitesScriptsAreNotAnsweredEvenWhereEverybodyIs(t *testing.T) {
 			page.ServeHTTP(w, r)
 			if w.Code != want {
 				t.Errorf("%s, Sec-Fetch-Site %q: %d, want %d", name, site, w.Code, want)
+			}
+		}
+	}
+}
+
+func TestALinkOfAnotherSiteMayLeadHereWhereTheReaderIsAllowed(t *testing.T) {
+	type fetch struct{ method, site, mode, dest string }
+	for f, want := range map[fetch]int{
+		{http.MethodGet, "cross-site", "navigate", "document"}:  http.StatusOK,
+		{http.MethodHead, "same-site", "navigate", "document"}:  http.StatusOK,
+		{http.MethodGet, "cross-site", "navigate", "iframe"}:    http.StatusForbidden,
+		{http.MethodGet, "cross-site", "no-cors", "script"}:     http.StatusForbidden,
+		{http.MethodGet, "cross-site", "cors", "empty"}:         http.StatusForbidden,
+		{http.MethodPost, "cross-site", "navigate", "document"}: http.StatusForbidden,
+	} {
+		for _, may := range []bool{true, false} {
+			page := &debug.Page{Allow: func(*http.Request) bool { return may }}
+			r := request(f.method, "/page.js")
+			r.Header.Set("Sec-Fetch-Site", f.site)
+			r.Header.Set("Sec-Fetch-Mode", f.mode)
+			r.Header.Set("Sec-Fetch-Dest", f.dest)
+			w := httptest.NewRecorder()
+			page.ServeHTTP(w, r)
+			if !may {
+				want = http.StatusForbidden
+			}
+			if w.Code != want {
+				t.Errorf("%+v, allowed: %v: %d, want %d", f, may, w.Code, want)
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/natwise/natwise/keepalive/netpath"
 )
 
 const (
@@ -104,8 +106,18 @@ func (p *Page) runLocked() {
 	if r := &p.recorder; !r.running && !r.shut {
 		r.running = true
 		r.asked = time.Now()
+		r.record.add(p.beginLocked())
 		go p.run(r.overLocked())
 	}
+}
+
+// beginLocked is how it is before the first tick: what happens until then has happened since. Of
+// a ledger that nobody uses yet nothing is asked, since its fields may still be set.
+func (p *Page) beginLocked() *sight {
+	if p.ledger().Used() {
+		return p.lookLocked()
+	}
+	return &sight{at: time.Now(), state: state{Ports: ports{Limit: netpath.None}}}
 }
 
 // run looks once a second until nobody has looked for long.

@@ -25,11 +25,12 @@ type row struct {
 	Cooling     kinds    `json:"cooling_by"`  // how they ended
 	forecast
 
-	Waiting    int      `json:"waiting"` // requests, wherever they wait
+	Waiting    int      `json:"waiting"` // requests and dials, wherever they wait
 	OldestWait seconds  `json:"oldest_wait_seconds"`
-	Wait50     *seconds `json:"wait_p50_seconds"` // of those that waited within the last minute or two; null: none has
+	Wait50     *seconds `json:"wait_p50_seconds"` // for a connection, the dial included, of the waits that ended within the last minute or two; null: none did
 	Wait99     *seconds `json:"wait_p99_seconds"`
-	Exceeded   uint64   `json:"would_have_refused"` // in shadow, since the account was last empty
+	Exceeded   uint64   `json:"would_have_waited"` // for a port, in shadow
+	Kept       int      `json:"kept_back"`         // free ports that who waits does not get: for newcomers, or until more is known
 
 	Rate   *float64 `json:"dials_per_second"` // over the last 10 s; null: not known yet
 	Counts *counts  `json:"counts"`           // null: too many destinations to count each
@@ -88,6 +89,7 @@ func (s *sight) row(a dialer.Account, rates rates, every telemetry.Counts) row {
 	if s.ledger.Shadow {
 		r.Exceeded = a.Exceeded
 	}
+	r.Kept = a.Kept
 	r.Ports.Limit = count(a.Limit)
 	if r.scope == netpath.SourceDestination {
 		r.Ports.Dialing = a.Asked + a.Dialing // whose source the kernel has not chosen yet

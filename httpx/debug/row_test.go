@@ -23,12 +23,15 @@ import (
 type table struct {
 	Waiting    int
 	OldestWait float64 `json:"oldest_wait_seconds"`
-	Exceeded   uint64  `json:"would_have_refused"`
+	Exceeded   uint64  `json:"would_have_waited"`
 	Problem    string
 	Ports      taken
 	Rows       []line `json:"destinations"`
 	Troubles   []trouble
 	Events     []struct{ Kind, About, Text string }
+	History    struct {
+		Oldest []*float64 `json:"oldest_wait_seconds"`
+	}
 }
 
 type taken struct {
@@ -97,10 +100,14 @@ func TestARequestThatWaitsIsCountedOnce(t *testing.T) {
 				}
 			}()
 		}
+		l.get("") // from here on it looks
 		time.Sleep(3 * time.Second)
 		s := l.table()
 		if s.Waiting != 4 || s.row("20.1.2.3:443").Waiting != 4 || s.OldestWait < 3 || s.OldestWait > 3.5 {
 			l.Errorf("of six requests for two ports %d wait, %d in the row, the first for %v s", s.Waiting, s.row("20.1.2.3:443").Waiting, s.OldestWait)
+		}
+		if waits := s.History.Oldest; len(waits) < 3 || *waits[len(waits)-1] < 2 { // they are not over yet
+			l.Errorf("the past knows no wait of 3 s: %v", waits)
 		}
 		time.Sleep(10 * time.Second)
 		if s = l.table(); s.Waiting != 2 || s.row("20.1.2.3:443").Wait99 == nil {
@@ -230,7 +237,27 @@ func TestInShadowItIsShownWhatWouldHaveWaited(t *testing.T) {
 		}
 		s := l.table()
 		if r := s.row("20.1.2.3:443"); s.Exceeded != 3 || *r.Ports.Free != 0 || *r.Utilization != 2.5 {
-			l.Errorf("%d would have been refused, %+v, used: %v", s.Exceeded, r.Ports, *r.Utilization)
+			l.Errorf("%d would have waited, %+v, used: %v", s.Exceeded, r.Ports, *r.Utilization)
+		}
+	})
+}
+
+func TestADialBeyondTwoLimitsWouldHaveWaitedOnce(t *testing.T) {
+	path := azure(2)
+	path.Limits = append(path.Limits, netpath.Limit{Scope: netpath.AllPorts, N: 3}, netpath.Limit{Scope: netpath.Sockets, N: 4})
+	inLab(t, path, func(l *lab) {
+		l.ledger.Shadow = true
+		l.dialer.Dial = l.net.DialContext // a NAT that has more ports
+		l.raw("20.1.2.3:443")
+		for range 5 {
+			l.dial("20.1.2.3:443")
+		}
+		s := l.table()
+		if s.Exceeded != 3 {
+			l.Errorf("of five dials %d would have waited", s.Exceeded)
+		}
+		if text := l.get("?format=text").Body.String(); !strings.Contains(text, "shadow: nothing waits for a port; 3 dials would have\n") {
+			l.Errorf("the text says\n%s", text)
 		}
 	})
 }

@@ -24,10 +24,10 @@ type state struct {
 	Path         way       `json:"path"`
 	Problem      string    `json:"problem,omitempty"` // why the ledger refuses every dial
 	Shadow       bool      `json:"shadow"`
-	Exceeded     uint64    `json:"would_have_refused"` // in shadow
-	Shared       []shared  `json:"shared"`             // all accounts together, by engine; empty: the budget is this process's own
-	Fullest      *fullest  `json:"fullest"`            // null: there is no limit
-	Ports        ports     `json:"ports"`              // all of them
+	Exceeded     uint64    `json:"would_have_waited"` // dials, in shadow
+	Shared       []shared  `json:"shared"`            // all accounts together, by engine; empty: the budget is this process's own
+	Fullest      *fullest  `json:"fullest"`           // null: there is no limit
+	Ports        ports     `json:"ports"`             // all of them
 	Waiting      int       `json:"waiting"`
 	OldestWait   seconds   `json:"oldest_wait_seconds"`
 	Blackholes   uint64    `json:"blackholes"`
@@ -108,8 +108,9 @@ func (s *sight) tell(rates rates) state {
 // addUp says of all destinations what there is to say.
 func (t *state) addUp() {
 	limits, limited, everywhere := count(0), true, count(netpath.None)
+	var exceeded [netpath.Sockets + 1]uint64
 	for _, r := range t.Destinations {
-		t.Exceeded += r.Exceeded
+		exceeded[r.scope] += r.Exceeded
 		switch r.scope {
 		case netpath.Destination, netpath.SourceDestination:
 			t.Ports.add(r.Ports)
@@ -119,6 +120,7 @@ func (t *state) addUp() {
 			everywhere = r.Ports.Limit
 		}
 	}
+	t.Exceeded = slices.Max(exceeded[:]) // one dial may exceed an account of each scope
 	switch {
 	case everywhere != netpath.None:
 		t.Ports.Limit = everywhere

@@ -13,19 +13,24 @@ import (
 	"github.com/natwise/natwise/keepalive/netpath"
 )
 
-// text is what a terminal shows of a state or a detail.
-func text(shown any) []byte {
+// text is what a terminal shows of a state or a detail; wide has a line with all numbers for
+// each destination.
+func text(shown any, wide bool) []byte {
+	rows := rowsText
+	if wide {
+		rows = rowsWide
+	}
 	var b bytes.Buffer
 	switch s := shown.(type) {
 	case state:
-		s.text(&b)
+		s.text(&b, rows)
 	case *detail:
-		s.text(&b)
+		s.text(&b, rows)
 	}
 	return b.Bytes()
 }
 
-func (s state) text(b *bytes.Buffer) {
+func (s state) text(b *bytes.Buffer, rows func(*bytes.Buffer, []row)) {
 	fmt.Fprintf(b, "%s %s, %s\n", plain(s.Process), plain(s.Version), clock(s.At))
 	if s.Ledger != "" {
 		fmt.Fprintf(b, "ledger %s\n", plain(s.Ledger))
@@ -35,7 +40,7 @@ func (s state) text(b *bytes.Buffer) {
 		fmt.Fprintf(b, "every dial is refused: %s\n", plain(s.Problem))
 	}
 	if s.Shadow {
-		fmt.Fprintf(b, "shadow: nothing is refused; %d would have been\n", s.Exceeded)
+		fmt.Fprintf(b, "shadow: nothing waits for a port; %d dials would have\n", s.Exceeded)
 	}
 	for _, e := range s.Shared {
 		e.text(b, allTogether)
@@ -43,27 +48,147 @@ func (s state) text(b *bytes.Buffer) {
 	if s.Fullest != nil {
 		fmt.Fprintf(b, "fullest %s, %s\n", s.Fullest.Destination, percent(&s.Fullest.Utilization))
 	}
-	fmt.Fprintf(b, "waiting %d, oldest %s\n\n", s.Waiting, short(&s.OldestWait))
+	if len(s.Destinations) > 0 {
+		fmt.Fprintf(b, "ports %s: %s\n", s.Ports.takenText(), s.Ports.text())
+	}
+	fmt.Fprintf(b, "waiting %d, oldest %s; black holes %d\n\n", s.Waiting, short(&s.OldestWait), s.Blackholes)
 	for _, t := range s.troubles() {
 		t.text(b, s.At)
 	}
 	if len(s.Destinations) == 0 {
 		b.WriteString("No port is taken. Each destination has a line here once something was dialed, but for loopback\nand private addresses, which cross no NAT (netpath.Profile.Exempt).\n")
 	} else {
-		rowsText(b, s.Destinations)
+		rows(b, s.Destinations)
 	}
-	if len(s.Events) > 0 {
-		b.WriteByte('\n')
-		table(b, func(w *tabwriter.Writer) {
-			fmt.Fprintln(w, "EVENT\tABOUT\tWHAT\tTIMES")
-			for _, e := range s.Events {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", clock(e.At), plain(e.About), plain(e.Text), e.Times)
-			}
-		})
+	for i, e := range s.Events {
+		if i == 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(b, "%s  %s, %s", clock(e.At), e.Kind, plain(e.About))
+		if e.Times > 1 {
+			fmt.Fprintf(b, ", %d times", e.Times)
+		}
+		fmt.Fprintf(b, "\n  %s\n", cut(e.Text, 4*longest))
 	}
 }
 
+// rowsText has a few lines for each row, none of which a terminal has to break unless a name is
+// long.
 func rowsText(b *bytes.Buffer, rows []row) {
+	for _, r := range rows {
+		fmt.Fprintf(b, "%s  %s\n", r.Destination, plain(namesText(r)))
+		parts := []string{r.Ports.text()}
+		if r.Next != nil {
+			parts = append(parts, "next in "+short(r.Next), "all in "+short(r.All))
+		}
+		fmt.Fprintf(b, "  %s%s: %s\n", r.Ports.bar(), r.Ports.takenText(), strings.Join(parts, ", "))
+		lines(b, r.more())
+	}
+}
+
+// more is what there is to say of a row besides its ports.
+func (r *row) more() (parts []string) {
+	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if r.Exceeded > 0 {
+		say("%d dials would have waited", r.Exceeded)
+	}
+	if r.Waiting > 0 {
+		say("%d waiting, the first for %s", r.Waiting, short(&r.OldestWait))
+	}
+	if r.Wait99 != nil {
+		say("waits for a connection %s, p99 %s", short(r.Wait50), short(r.Wait99))
+	}
+	if r.Rate != nil {
+		say("%s dials/s", strconv.FormatFloat(*r.Rate, 'f', -1, 64))
+	}
+	if r.Counts != nil && r.Counts.Uses != nil {
+		uses := " uses each"
+		if *r.Counts.Uses == 1 {
+			uses = " use each"
+		}
+		say("%s", strconv.FormatFloat(*r.Counts.Uses, 'f', -1, 64)+uses)
+	}
+	if r.Counts != nil && r.Counts.Blackholes > 0 {
+		say("%d black holes", r.Counts.Blackholes)
+	}
+	if limit := limitText(*r); strings.Contains(limit, " ") {
+		say("limit %s", limit)
+	}
+	if r.Idle == netpath.None {
+		say("the path never forgets (%s)", r.IdleFrom)
+	} else {
+		say("the path forgets after %s (%s)", short(&r.Idle), r.IdleFrom)
+	}
+	return parts
+}
+
+// lines has the parts follow each other, each line of them as long as a terminal is wide.
+func lines(b *bytes.Buffer, parts []string) {
+	const wide = 80
+	line := " "
+	for i, part := range parts {
+		if i < len(parts)-1 {
+			part += ","
+		}
+		if len(line)+1+len(part) > wide {
+			fmt.Fprintln(b, line)
+			line = " "
+		}
+		line += " " + part
+	}
+	fmt.Fprintln(b, line)
+}
+
+const cells = 20 // of a bar
+
+// bar shows what is taken of the limit, by state. Whatever there is has a cell, while there are any.
+func (p ports) bar() string {
+	if p.Limit == netpath.None {
+		return ""
+	}
+	whole, sum, at := max(int(p.Limit), p.Taken, 1), 0, 0
+	var bar strings.Builder
+	for _, s := range []struct {
+		n    int
+		cell string
+	}{{p.Active, "#"}, {p.Idle, "="}, {p.Dialing, "+"}, {p.Cooling, "~"}} {
+		if s.n == 0 {
+			continue
+		}
+		sum += s.n
+		to := min(cells, max(at+1, (2*sum*cells+whole)/(2*whole)))
+		bar.WriteString(strings.Repeat(s.cell, to-at))
+		at = to
+	}
+	return "[" + bar.String() + strings.Repeat(".", cells-at) + "] "
+}
+
+func (p ports) takenText() string {
+	if p.Limit == netpath.None {
+		return fmt.Sprintf("%d, no limit", p.Taken)
+	}
+	return fmt.Sprintf("%d of %d", p.Taken, p.Limit)
+}
+
+// text is "2 active, 4 cooling".
+func (p ports) text() string {
+	var parts []string
+	for _, s := range []struct {
+		n    int
+		what string
+	}{{p.Active, "active"}, {p.Idle, "idle"}, {p.Dialing, "dialing"}, {p.Cooling, "cooling"}} {
+		if s.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", s.n, s.what))
+		}
+	}
+	if len(parts) == 0 {
+		return "none taken"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// rowsWide has a line for each row.
+func rowsWide(b *bytes.Buffer, rows []row) {
 	table(b, func(w *tabwriter.Writer) {
 		fmt.Fprintln(w, "DESTINATION\tNAMES\tUSED\tTAKEN\tLIMIT\tACTIVE\tIDLE\tDIALING\tCOOLING\tFREE\tNEXT\tALL\t"+
 			"WAITING\tOLDEST\tP50\tP99\tDIALS/S\tUSES\tHOLES\tFORGETS\tEXCEEDED")
@@ -105,11 +230,11 @@ func namesText(r row) string {
 	return strings.Join(names, " ")
 }
 
-func (d *detail) text(b *bytes.Buffer) {
+func (d *detail) text(b *bytes.Buffer, rows func(*bytes.Buffer, []row)) {
 	if d.Trouble != nil {
 		d.Trouble.text(b, d.At)
 	}
-	rowsText(b, []row{d.row})
+	rows(b, []row{d.row})
 	for _, e := range d.Shared {
 		e.text(b, "")
 	}

@@ -34,9 +34,10 @@ var meanings = map[dialer.Verdict]meaning{
 		"See whether the server, or what stands before it, is overloaded. The next dials may tell more.",
 	},
 	dialer.Exhausted: {
-		"The NAT has no port left for it: connections that are there live, new ones are not answered.",
-		"Dials wait for ports that come free, and the limit is learned. Find who else uses the NAT's ports (examples/doctor), " +
-			"say so in the path's Sharers, or get more ports.",
+		"No port is free for it: all that this process may take are taken, or connections that are there live while new ones " +
+			"are not answered, as where the NAT has none left.",
+		"Dials wait for ports that come free. Find who else uses the NAT's ports (examples/doctor), say so in the path's Sharers, " +
+			"or get more ports. A server that takes no more connections for a moment looks the same.",
 	},
 	dialer.Hairpin: {
 		"The load balancer sends this host's own connections back to it, where nothing can come of them.",
@@ -138,6 +139,9 @@ func (t trouble) failed() string {
 		return "no dial failed, the last was helped"
 	case 1:
 		return "one dial failed"
+	}
+	if t.Last-t.Since < 1000 {
+		return fmt.Sprintf("%d dials failed, the last", t.Dials)
 	}
 	return fmt.Sprintf("%d dials failed in %s, the last", t.Dials, milliseconds(t.Last-t.Since))
 }

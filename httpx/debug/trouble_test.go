@@ -159,6 +159,37 @@ func TestEachVerdictHasWordsAndAdvice(t *testing.T) {
 	}
 }
 
+func TestADialThatTheLedgerRefusedIsInTroubleForWantOfAPort(t *testing.T) {
+	inLab(t, azure(2), func(l *lab) {
+		l.ledger.MaxWait = time.Second
+		l.raw("20.1.2.3:443")
+		l.dial("20.1.2.3:443")
+		l.dial("20.1.2.3:443")
+		l.fail("20.1.2.3:443")
+		got := l.table().row("20.1.2.3:443").Trouble
+		if got == nil {
+			t.Fatal("nothing is said of it")
+		}
+		if got.Verdict != "exhausted" || !strings.Contains(got.What, "all that this process may take are taken") || !strings.Contains(got.Evidence, "2 of 2 ports taken") {
+			t.Errorf("%+v", *got)
+		}
+		if !strings.Contains(got.Do, "A server that takes no more connections for a moment looks the same.") {
+			t.Errorf("it is too sure: %s", got.Do)
+		}
+	})
+}
+
+func TestDialsThatFailedAtOnceDidSoInNoTime(t *testing.T) {
+	inLab(t, azure(8), func(l *lab) {
+		for range 3 {
+			l.fail("typo.exmaple:443")
+		}
+		if text := l.get("?format=text").Body.String(); !strings.Contains(text, "dns, 3 dials failed, the last ") {
+			t.Errorf("the text says\n%s", text)
+		}
+	})
+}
+
 func TestAnEventOfAVerdictSaysWhatItMeans(t *testing.T) {
 	inLab(t, azure(8), func(l *lab) {
 		l.dialer.Dial = func(context.Context, string, string) (net.Conn, error) {
@@ -186,7 +217,7 @@ func TestALimitThatWasLearnedIsShownAsThat(t *testing.T) {
 	if r.Trouble == nil || r.Trouble.Verdict != "exhausted" || !strings.Contains(r.Trouble.Evidence, "12 ports held") {
 		t.Errorf("%+v", r.Trouble)
 	}
-	if text := get(t, page, "/?format=text").Body.String(); !strings.Contains(text, " 12 learned ") {
+	if text := get(t, page, "/?format=text").Body.String(); !strings.Contains(text, "limit 12 learned") {
 		t.Errorf("the text says\n%s", text)
 	}
 }

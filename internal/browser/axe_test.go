@@ -31,6 +31,22 @@ const readSideways = `(() => {
 	return found;
 })()`
 
+// readCut is one for words that are cut, but for those that can be as long as somebody likes.
+const readCut = `[...document.querySelectorAll("body *")].filter(e => e.checkVisibility() && e.children.length === 0 &&
+	!e.closest(".connections, .hidden") && e.textContent.length < 100 && getComputedStyle(e).overflow === "hidden" &&
+	(e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)).map(e => e.className + ": " + e.textContent)`
+
+// expectWhole has no words be cut at any width.
+func expectWhole(t *testing.T, b *tab, what string) {
+	t.Helper()
+	for _, width := range []int64{360, 700, 1024, 1341, 1440} {
+		must(t, b.wear(look{width: width, height: 1000}))
+		for _, cut := range shown[[]string](t, b, readCut) {
+			t.Errorf("%s, %d px: it is cut: %s", what, width, cut)
+		}
+	}
+}
+
 // audit looks at what the page shows now, with all looks.
 func audit(t *testing.T, b *tab, what string) {
 	t.Helper()
@@ -39,8 +55,8 @@ func audit(t *testing.T, b *tab, what string) {
 		for _, violation := range shown[[]string](t, b, runAxe) {
 			t.Errorf("%s, %v: %s", what, l, violation)
 		}
-		if l.width > 360 {
-			continue
+		for _, cut := range shown[[]string](t, b, readCut) {
+			t.Errorf("%s, %v: it is cut: %s", what, l, cut)
 		}
 		for _, wide := range shown[[]string](t, b, readSideways) {
 			t.Errorf("%s, %v: %s", what, l, wide)

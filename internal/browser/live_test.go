@@ -66,8 +66,8 @@ func TestAChangeIsSeenWithinOneAndAHalfSeconds(t *testing.T) {
 		"clocks_apart_ms": offset.Milliseconds(), "clocks_within_ms": within.Milliseconds(),
 		"bound": fmt.Sprintf("max at most %v", atMost), "status": status(delays[len(delays)-1] <= atMost),
 	})
-	if delays[len(delays)/2] > atMost { // the latest is a matter of the machine, too
-		t.Errorf("half of the changes were seen after more than %v: %v", atMost, delays)
+	if delays[len(delays)-2] > atMost { // one alone is a matter of the machine, too
+		t.Errorf("changes were seen after more than %v: %v", atMost, delays)
 	}
 }
 
