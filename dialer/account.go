@@ -48,8 +48,8 @@ type Account struct {
 	Failed    uint64 // dials that did not
 	Reclaimed uint64 // parked flows ended for somebody who waited
 
-	// Exceeded is how many grants there ever were beyond the limit, in Shadow only: an
-	// account that had some is not forgotten.
+	// Exceeded is how many grants there ever were beyond the limit, in Shadow only: up to 256
+	// accounts that had some are not forgotten when they are empty.
 	Exceeded uint64
 }
 
@@ -139,6 +139,7 @@ type account struct {
 	reclaimAt  time.Time // when to look for the next; zero: not before something happens
 
 	opened, failed, reclaimed, exceeded uint64
+	remembered                          bool // for what it has exceeded, when it is empty
 }
 
 // An owner is whom a flow belongs to, for fairness: by default a Dialer and a
@@ -205,9 +206,18 @@ func (a *account) full(limit, flows int, control bool) bool {
 		return true
 	}
 	if control || flows == 0 {
-		return a.total >= limit
+		return a.counted() >= limit
 	}
-	return a.total >= limit-a.reserve()
+	return a.counted() >= limit-a.reserve()
+}
+
+// counted is how many flows count for the limit: by one that was learned, only those that were
+// answered, or may be yet. By others do the NAT's ports.
+func (a *account) counted() int {
+	if a.lesson != nil {
+		return a.total - a.cooling[keepalive.Unanswered]
+	}
+	return a.total
 }
 
 // left is how many ports may be taken yet.
@@ -215,7 +225,7 @@ func (a *account) left() int {
 	if a.limit == netpath.None {
 		return unlimited
 	}
-	return a.limit - a.total
+	return a.limit - a.counted()
 }
 
 // scarce reports whether a port that comes free soon is worth something.
@@ -225,5 +235,5 @@ func (a *account) scarce() bool {
 
 // empty reports whether the account can be forgotten.
 func (a *account) empty() bool {
-	return a.total == 0 && a.waiting == 0 && a.failing == nil && a.exceeded == 0
+	return a.total == 0 && a.waiting == 0 && a.failing == nil
 }

@@ -32,6 +32,9 @@ func (l *Ledger) openLocked(k netpath.Key) *account {
 		a.limit = a.lesson.limit
 	}
 	l.accounts[k] = a
+	if k.Source.IsValid() {
+		l.sources[k.Source]++
+	}
 	l.widest = max(l.widest, len(l.accounts))
 	return a
 }
@@ -59,10 +62,15 @@ func (l *Ledger) closeShareLocked(a *account, s *share) {
 // forgetLocked drops an empty account, and from time to time the map, which
 // would keep the memory of its largest day.
 func (l *Ledger) forgetLocked(a *account) {
-	if !a.empty() || l.accounts[a.key] != a {
+	if !a.empty() || l.accounts[a.key] != a || a.exceeded > 0 && l.remembersLocked(a) {
 		return
 	}
 	delete(l.accounts, a.key)
+	if src := a.key.Source; src.IsValid() {
+		if l.sources[src]--; l.sources[src] == 0 {
+			delete(l.sources, src)
+		}
+	}
 	*a = account{shares: a.shares[:0]}
 	l.spareAccount = a
 	if l.widest > 1024 && len(l.accounts) < l.widest/4 {
@@ -72,6 +80,18 @@ func (l *Ledger) forgetLocked(a *account) {
 		}
 		l.accounts, l.widest = fresh, len(fresh)
 	}
+}
+
+// maxExceeded is how many empty accounts are kept for what they have exceeded.
+const maxExceeded = 256
+
+// remembersLocked reports whether a is one of those.
+func (l *Ledger) remembersLocked(a *account) bool {
+	if !a.remembered && l.remembered < maxExceeded {
+		a.remembered = true
+		l.remembered++
+	}
+	return a.remembered
 }
 
 // bookLocked books a flow for the candidate with the most room, if any has
@@ -160,7 +180,7 @@ func (l *Ledger) roomLocked(now time.Time, r *request, c candidate, fresh bool, 
 			return
 		}
 		if a.limit != netpath.None {
-			room.ports = min(room.ports, max(0, limit-a.total))
+			room.ports = min(room.ports, max(0, limit-a.counted()))
 		}
 	}
 }

@@ -195,7 +195,7 @@ func (d *Dialer) request(ctx context.Context, t target) request {
 
 func (d *Dialer) reserve(ctx context.Context, t target, r request) (*Reservation, error) {
 	l := d.ledger()
-	r.candidates = l.owing(t.network, r.candidates)
+	r.candidates, r.full = l.owing(t.network, r.candidates), t.full
 	start := time.Now()
 	if r.since.IsZero() {
 		r.since = start
@@ -291,6 +291,7 @@ func (r *Reservation) dial(ctx context.Context) (net.Conn, error) {
 		}
 		if v, why := explain(err); v == Exhausted && errors.Is(err, errNoAnswer) { // from now on it waits, as others do
 			r.candidates, full = slices.Clone(r.target.candidates), &judged{verdict: v, evidence: why}
+			r.target.full = true
 		} else {
 			failed = join(failed, err)
 		}
@@ -468,7 +469,7 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 	default:
 		l.failed(f, how, j, conclusive && j.verdict != Hairpin)
 	}
-	if conclusive || j.verdict != Unknown {
+	if (conclusive || j.verdict != Unknown) && !h.target.full {
 		l.tellVerdict(h.way.place(), h.target.address, j.verdict, j.evidence)
 	}
 	d.tellFailed(h, j)

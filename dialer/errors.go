@@ -20,6 +20,7 @@ type BudgetError struct {
 
 	host string // as it was asked for
 	at   place  // that was to be dialed
+	full bool   // as target.full
 }
 
 func (e *BudgetError) Error() string {

@@ -94,6 +94,7 @@ type waiter struct {
 type request struct {
 	owner      owner
 	address    string // as it was asked for
+	full       bool   // as target.full
 	control    bool
 	itself     bool        // nobody else counts the wait: those for whom a pool dials wait there
 	patient    bool        // WithoutMaxWait

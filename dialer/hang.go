@@ -164,7 +164,7 @@ func (h *hang) beginLocked(now time.Time) {
 	case now.Sub(t.since) > forgetAfter:
 		t.halveLocked(now.Add(-forgetAfter / 2))
 	}
-	t.clean = 0
+	t.clean, t.hung = 0, true
 	h.trouble = t
 }
 

@@ -3,6 +3,7 @@ package dialer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -401,6 +402,13 @@ func TestAnInterfaceThatIsGoneLeavesTheOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Close()
+	both := &dialer.Dialer{Ledger: new(dialer.Ledger), Sources: []dialer.Source{lo, gone}, Resolver: names{"both.example": {netip.IPv6Loopback(), lo.Addr}}}
+	c, err = both.DialContext(t.Context(), "tcp", net.JoinHostPort("both.example", fmt.Sprint(ln.Addr().(*net.TCPAddr).Port)))
+	if err != nil {
+		t.Errorf("the name has an address that is reached without it: %v", err)
+	} else {
+		c.Close()
+	}
 	_, err = (&dialer.Dialer{Ledger: new(dialer.Ledger), Sources: []dialer.Source{gone}}).DialContext(t.Context(), "tcp", ln.Addr().String())
 	if err == nil || !strings.Contains(err.Error(), `interface "gone9"`) {
 		t.Errorf("got %v", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -87,6 +88,7 @@ type Ledger struct {
 	mu       sync.Mutex // guards the fields below; never held while connecting, closing or calling back
 	began    time.Time  // the first booking
 	accounts map[netpath.Key]*account
+	sources  map[netip.Addr]int       // those of open accounts, and how many have each
 	widest   int                      // how many accounts there were since the map was made
 	cool     [2 * hows]flowList       // one queue a kind of ending, in order of release
 	crowded  map[*account]struct{}    // those with waiters
@@ -95,10 +97,13 @@ type Ledger struct {
 	asking   map[netpath.Key]struct{} // paths whose connections are asked whether they live
 	troubles map[place]*trouble       // where dials hang or fail
 	lessons  map[netpath.Key]*lesson  // limits that were learned
-	loss     lossRate                 // of SYNs
-	sent     sentSYNs                 // to where there is trouble
-	timer    *time.Timer
-	wakeAt   time.Time // when timer fires; zero: it is not set
+
+	remembered int // accounts that are, for what they have exceeded
+
+	loss   lossRate // of SYNs
+	sent   sentSYNs // to where there is trouble
+	timer  *time.Timer
+	wakeAt time.Time // when timer fires; zero: it is not set
 
 	// The last ones that became free, so that asking in vain costs no memory.
 	spareFlow    *flow
@@ -149,6 +154,7 @@ func (l *Ledger) init() error {
 		}
 		l.limit[netpath.Destination] = toDestination(l.path)
 		l.accounts = make(map[netpath.Key]*account)
+		l.sources = make(map[netip.Addr]int)
 		l.crowded = make(map[*account]struct{})
 		l.failing = make(map[*account]struct{})
 		if l.Budget != nil {
@@ -227,7 +233,7 @@ func (l *Ledger) tryReserve(r request) *flow {
 	now := time.Now()
 	l.expireLocked(now)
 	for _, k := range r.candidates[0].owes {
-		if a := l.accounts[k]; a != nil && a.limit != netpath.None && (a.limit-a.total)*5 < a.limit {
+		if a := l.accounts[k]; a != nil && a.limit != netpath.None && a.left()*5 < a.limit {
 			return nil
 		}
 	}
@@ -296,7 +302,7 @@ func (l *Ledger) giveUp(w *waiter, why error) (*flow, int, error) {
 // refusalLocked says what stands most in the way of w.
 func (l *Ledger) refusalLocked(now time.Time, w *waiter, why error) *BudgetError {
 	a := l.fullestLocked(w)
-	e := &BudgetError{Account: l.snapshotLocked(now, a), Err: why, host: w.address}
+	e := &BudgetError{Account: l.snapshotLocked(now, a), Err: why, host: w.address, full: w.full}
 	for _, c := range w.candidates {
 		if slices.Contains(c.owes, a.key) {
 			e.at = c.place()

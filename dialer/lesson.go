@@ -42,6 +42,14 @@ func (a *account) gradeOf(path netpath.Profile) netpath.Grade {
 // held is how many flows the NAT certainly has: those that were answered.
 func (a *account) held() int { return a.total - a.asked - a.dialing - a.cooling[keepalive.Unanswered] }
 
+// vainLocked notes that a dial was not answered, be it that nobody waited for it any more: if it
+// was to find out whether there is more than was learned, there is not.
+func (l *Ledger) vainLocked(now time.Time, a *account) {
+	if s := a.lesson; s != nil && s.beyond > 0 && a.counted() > s.limit {
+		l.cutLocked(now, a)
+	}
+}
+
 // cutLocked teaches that a has no more ports than it holds. Many dials may find out at a time
 // that there are none: only a try in vain is a reason to wait for longer.
 func (l *Ledger) cutLocked(now time.Time, a *account) {

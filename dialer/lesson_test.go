@@ -159,7 +159,7 @@ func TestWhileExhaustedOnlyALoneDialTriesAndMoreAndMoreSeldom(t *testing.T) {
 		if n := lab.nat.Stats().RefusedSYNs - before; n < 16 || n > 27 {
 			t.Errorf("%d SYNs while it was known that there is no port", n)
 		}
-		if ds := lab.ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Exhausted || ds[0].Dials < 600 || ds[0].Host != server {
+		if ds := lab.ledger.Diagnoses(); len(ds) != 1 || ds[0].Verdict != dialer.Exhausted || ds[0].Dials < 590 || ds[0].Dials > 601 || ds[0].Host != server {
 			t.Errorf("diagnoses: %+v", ds)
 		}
 		for _, c := range conns {
@@ -228,6 +228,46 @@ func TestAServerThatTakesNoMoreForAMomentIsNotLockedOut(t *testing.T) {
 			c.Close()
 		}
 	})
+}
+
+func TestAServersJamIsOverForWhoIsImpatientToo(t *testing.T) {
+	for _, patience := range []time.Duration{500 * time.Millisecond, time.Second, 1500 * time.Millisecond, 3 * time.Second} {
+		untold(t, 1000, 0, func(t *testing.T, lab *lab) {
+			var jam atomic.Bool
+			d := &dialer.Dialer{Ledger: lab.ledger, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+				for jam.Load() {
+					select {
+					case <-time.After(time.Second):
+					case <-ctx.Done():
+						return nil, ctx.Err()
+					}
+				}
+				return lab.nat.DialContext(ctx, network, address)
+			}}
+			for range 12 {
+				defer lab.dial(d, server).Close()
+			}
+			jam.Store(true)
+			start := time.Now()
+			time.AfterFunc(8*time.Second, func() { jam.Store(false) })
+			var all sync.WaitGroup
+			for range 30 {
+				all.Go(func() {
+					for time.Since(start) < 20*time.Second { // tries begin after 1, 3, 7 and 15 s, and a bit
+						ctx, cancel := context.WithTimeout(t.Context(), patience)
+						c, err := d.DialContext(ctx, "tcp", server)
+						cancel()
+						if err == nil {
+							c.Close()
+							return
+						}
+					}
+					t.Errorf("patience %v: not connected 12 s after the jam", patience)
+				})
+			}
+			all.Wait()
+		})
+	}
 }
 
 func TestClientsThatWaitOnlyASecondLearnToo(t *testing.T) {

@@ -101,6 +101,9 @@ func (l *Ledger) failed(f *flow, how keepalive.How, err error, conclusive bool) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
+	if f.owes > 0 && how == keepalive.Unanswered {
+		l.vainLocked(now, f.at[0].account)
+	}
 	for _, d := range f.debts() {
 		d.account.dialing--
 		d.account.failed++

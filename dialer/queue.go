@@ -19,7 +19,7 @@ func (l *Ledger) enqueueLocked(now time.Time, r request) *waiter {
 			if slices.ContainsFunc(w.claims, func(c *claim) bool { return c.account == a }) {
 				continue // two candidates may owe the same account
 			}
-			if w.claims == nil {
+			if w.claims == nil && !r.control {
 				w.ahead = a.waiting
 			}
 			s := l.shareLocked(a, r.owner)

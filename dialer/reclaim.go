@@ -57,7 +57,7 @@ func (l *Ledger) reclaimLocked(now time.Time, a *account, victims []victim) []vi
 	if limit == netpath.None || l.Shadow {
 		return victims
 	}
-	for a.total-a.reclaiming+a.waiting > limit-reserve && a.reclaiming < a.waiting+reserve {
+	for a.counted()-a.reclaiming+a.waiting > limit-reserve && a.reclaiming < a.waiting+reserve {
 		v := l.longestIdleLocked(now, a)
 		if v.flow == nil {
 			break
@@ -133,9 +133,13 @@ func (l *Ledger) eachFlowLocked(a *account, f func(*flow, *share)) {
 			}
 		}
 	}
-	switch s := a.key.Scope(); {
-	case s == netpath.SourceDestination, s == netpath.Destination && l.limit[netpath.SourceDestination] == netpath.None:
+	if a.key.Dest.IsValid() {
 		visit(a)
+		for source := range l.sources {
+			if of := l.accounts[netpath.Key{Source: source, Dest: a.key.Dest, Network: a.key.Network}]; of != nil && of != a {
+				visit(of)
+			}
+		}
 		return
 	}
 	for _, of := range l.accounts {

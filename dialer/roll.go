@@ -97,7 +97,7 @@ func (h *hang) roll() time.Duration {
 		h.sampleLocked(strays)
 	}
 	h.last.counted = false
-	e, guesses := h.shownLocked(), h.trouble.guesses
+	e := h.shownLocked()
 	l.mu.Unlock()
 	sure, over := e.hairpin(), len(h.tries) >= maxTries || time.Since(h.began) >= maxRolling
 	if sure && (over || e.rolled.lost()) {
@@ -107,9 +107,10 @@ func (h *hang) roll() time.Duration {
 	if over {
 		return 0
 	}
-	if hurries := sure || e.rolled.comeBack(1); !hurries {
+	hurries := sure || e.rolled.comeBack(1)
+	if !hurries {
 		wait := min(suspicion<<(len(h.tries)-1), time.Second) - time.Since(h.tries[len(h.tries)-1])
-		if guesses >= manyGuesses || e.rolled.came == 0 && len(h.tries) >= maxGuesses {
+		if e.rolled.came == 0 && len(h.tries) >= maxGuesses {
 			wait = suspicion
 		}
 		if wait > 0 {
@@ -123,9 +124,14 @@ func (h *hang) roll() time.Duration {
 		return suspicion // there are too few ports for guesses
 	}
 	now := time.Now()
+	l.mu.Lock()
+	if !hurries && h.trouble.guesses >= manyGuesses {
+		l.mu.Unlock()
+		l.drop(f)
+		return suspicion
+	}
 	h.last = sample{before: strays, counted: counted}
 	h.pending++
-	l.mu.Lock()
 	h.tries = append(h.tries, now)
 	h.trouble.guesses++
 	sent := l.sent.add(now)

@@ -19,8 +19,10 @@ import (
 // flow; a page or a scrape may call it every second.
 func (l *Ledger) Accounts() []Account {
 	accounts := l.booked()
-	for i := range accounts {
-		accounts[i].Shared = l.shared(accounts[i].Key)
+	for i, a := range accounts {
+		if l.lent(a.Key) {
+			accounts[i].Shared = l.shared(a.Key)
+		}
 	}
 	return accounts
 }
@@ -135,7 +137,9 @@ func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 		}
 	}
 	s := l.describeLocked(now, a, next)
-	s.Shared = l.shared(a.key)
+	if l.lent(a.key) {
+		s.Shared = l.shared(a.key)
+	}
 	return s
 }
 
@@ -144,8 +148,8 @@ func (l *Ledger) describeLocked(now time.Time, a *account, nextFree time.Time) A
 		Key: a.key, Limit: a.limit, Grade: a.gradeOf(l.path), Asked: a.asked, Dialing: a.dialing, Cooling: a.cooling,
 		Waiting: a.waiting, Opened: a.opened, Failed: a.failed, Reclaimed: a.reclaimed, Exceeded: a.exceeded,
 	}
-	if a.limit != netpath.None {
-		if s.Kept = a.limit - a.total; !a.tight {
+	if a.limit != netpath.None && !l.Shadow {
+		if s.Kept = a.left(); !a.tight {
 			s.Kept = min(s.Kept, a.limit-l.rampedLocked(now, a)+a.reserve())
 		}
 		s.Kept = max(0, s.Kept)

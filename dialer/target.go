@@ -1,6 +1,7 @@
 package dialer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type target struct {
 	unresolved       bool     // in vain, and not for want of its caller's patience
 	via              *url.URL // the proxy that the candidates lead to; nil: none
 	candidates       []candidate
+	full             bool // a dial to there has found no port: it is diagnosed already
 	setup            *telemetry.Setup
 }
 
@@ -149,6 +151,7 @@ func fit(network, host string, addrs []netip.Addr) ([]netip.Addr, error) {
 // is for them.
 func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error) {
 	var cs []candidate
+	var gone error // what of Sources is
 	for _, a := range addrs {
 		dst := netip.AddrPortFrom(a, port)
 		here, mapped := d.Hairpin[dst]
@@ -163,14 +166,16 @@ func (d *Dialer) candidates(addrs []netip.Addr, port uint16) ([]candidate, error
 			continue
 		}
 		sources, err := d.sourcesFor(a)
-		if err != nil {
-			return nil, err
-		}
+		gone = cmp.Or(gone, err)
 		for _, s := range sources {
 			cs = append(cs, candidate{src: s.Addr, device: s.Interface, dst: dst})
 		}
 	}
-	if len(cs) == 0 {
+	switch {
+	case len(cs) > 0:
+	case gone != nil:
+		return nil, gone
+	default:
 		return nil, &net.AddrError{Err: "no source address of its family in Dialer.Sources", Addr: addrs[0].String()}
 	}
 	return cs, nil

@@ -35,7 +35,10 @@ func snapshots(of weak.Pointer[Ledger]) func() telemetry.Snapshot {
 }
 
 func (l *Ledger) snapshot() telemetry.Snapshot {
-	s := telemetry.Snapshot{Reused: make(map[*telemetry.Peer]uint64), Waiting: make(map[string]int)}
+	s := telemetry.Snapshot{
+		Twice:  l.path.Limit(netpath.SourceDestination) != netpath.None && l.path.Limit(netpath.Destination) != netpath.None,
+		Reused: make(map[*telemetry.Peer]uint64), Waiting: make(map[string]int),
+	}
 	for _, a := range l.booked() {
 		if a.Key.Scope() == netpath.Sockets {
 			continue // they are no ports
@@ -77,10 +80,18 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 // shared is how an account stands with the Budget, or all of them together do where key is
 // zero; nil where nobody shares it.
 func (l *Ledger) shared(key netpath.Key) []budget.Report {
-	if e, ok := l.Budget.(budget.Engine); ok {
-		return e.Reports(key)
+	e, ok := l.Budget.(budget.Engine)
+	if !ok || key != (netpath.Key{}) && !l.lent(key) {
+		return nil
 	}
-	return nil
+	return e.Reports(key)
+}
+
+// lent reports whether the Budget is asked for the account: that of the destination, of all
+// sources together where the path counts those.
+func (l *Ledger) lent(key netpath.Key) bool {
+	s := key.Scope()
+	return s == netpath.Destination || s == netpath.SourceDestination && l.path.Limit(netpath.Destination) == netpath.None
 }
 
 // engines are those that the Budget is shared by, as telemetry has them.
@@ -133,7 +144,9 @@ func (l *Ledger) tellRefused(address string, err error) {
 		return
 	}
 	l.scope.Rejected(refused.at.dst)
-	l.diagnose(refused.at, refused.host, Exhausted, refused.Account.String())
+	if !refused.full { // else with better evidence
+		l.diagnose(refused.at, refused.host, Exhausted, refused.Account.String())
+	}
 	address = cmp.Or(refused.host, address)
 	l.scope.Warn("refused", address, "no port came free in time", "address", address, "account", refused.Account.String())
 }
@@ -210,6 +223,9 @@ func (k *keeper) why(e Event) string {
 // was not: for those who look (Flow), and the span in ctx. A pool calls it.
 func (c *Conn) Serve(ctx context.Context, since time.Time) {
 	reused := c.keeper.uses.Add(1) > 1
+	if !reused {
+		since = time.Time{} // it was idle for nobody
+	}
 	telemetry.Used(ctx, c.keeper.target.setup, reused, since)
 }
 

@@ -87,6 +87,7 @@ func (c candidate) place() place { return place{src: c.src, dst: c.dst} }
 // time. Its fields are guarded by Ledger.mu.
 type trouble struct {
 	touched time.Time
+	hung    bool      // a dial did; else there was only no port for one
 	last    Diagnosis // zero: no dial has failed
 
 	// Since the first of the dials that hang, or have hung in vain: zero while there is none.
@@ -179,7 +180,11 @@ func (l *Ledger) worked(p place, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.answeredLocked(p, took)
-	if t == nil {
+	switch {
+	case t == nil:
+		return
+	case !t.hung:
+		delete(l.troubles, p)
 		return
 	}
 	if t.last.Dials = 0; t.last.Verdict != Hairpin {
@@ -199,9 +204,9 @@ func (l *Ledger) answered(p place, took time.Duration) {
 // answeredLocked returns the trouble that there is at the place, or nil.
 func (l *Ledger) answeredLocked(p place, took time.Duration) *trouble {
 	t := l.troubles[p]
-	if t == nil {
+	if t == nil || !t.hung {
 		l.loss.note(synsIn(took) - 1)
-		return nil
+		return t
 	}
 	t.touched = time.Now()
 	if t.answered++; len(t.hangs) == 0 {
@@ -278,7 +283,7 @@ func (l *Ledger) evidenceLocked(now time.Time, t *trouble, c candidate) evidence
 	e.counted = l.longestHold() > 0 // else there is no NAT
 	if a := l.accounts[c.owes[0]]; a != nil {
 		e.held, e.most, e.limit = a.held(), a.most, a.limit
-		e.beyond = a.lesson != nil && a.total > a.lesson.limit
+		e.beyond = a.lesson != nil && a.counted() > a.lesson.limit
 	}
 	return e
 }

@@ -81,7 +81,8 @@ type Transport struct {
 	FinishWithin time.Duration
 
 	// Logger is told of response bodies that were forgotten without Close, once a minute of
-	// those that were made in one place. The ledger's Logger is, too. Nil: nobody is.
+	// those that were made in one place for one host, by whichever Transport of the ledger. The
+	// ledger's Logger is, too. Nil: nobody is.
 	Logger *slog.Logger
 
 	// These are named and meant as in http.Transport; what is zero there is a

@@ -33,7 +33,7 @@ type Report struct {
 	Floor       int // that this process may hold without asking anybody
 	Leased      int // beyond the floor: lent by the others until they want it, or for a time
 	Held        int // by this process, those that the NAT still holds for it included
-	Room        int // that this process may be granted beyond those, by what is known now
+	Room        int // that it may be granted beyond those, by what is known now
 	Quarantined int // left by processes that are gone, and not free before the NAT's hold is over
 
 	// Age is how long ago the last answer came that Leased rests on. Zero: there is no

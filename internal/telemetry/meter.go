@@ -179,7 +179,12 @@ type open struct{ active, idle, requests int }
 
 func (s *Scope) collect(held Snapshot, pools []Pool) collection {
 	c := collection{pending: make(map[*Name]int), origins: make(map[origin]open)}
-	accounts := byDestination(held.Accounts)
+	for _, a := range held.Accounts {
+		if a.Limit > 0 {
+			c.fullest = max(c.fullest, float64(a.taken())/float64(a.Limit))
+		}
+	}
+	accounts := byDestination(held.Accounts, held.Twice)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.collected = true
@@ -199,16 +204,16 @@ func (s *Scope) collect(held Snapshot, pools []Pool) collection {
 }
 
 // byDestination makes one account of those that are for one destination. Those of several sources
-// add up. Where a path limits both, their flows are the same: that one counts which has the
+// add up. Where a path limits both, their flows are there twice: that one counts which has the
 // least room.
-func byDestination(accounts []Account) (merged []Account) {
+func byDestination(accounts []Account, twice bool) (merged []Account) {
 	type part struct {
 		peer     netip.AddrPort
 		bySource bool
 	}
 	parts := make(map[part]Account)
 	for _, a := range accounts {
-		at := part{a.Peer, a.Source.IsValid()}
+		at := part{a.Peer, twice && a.Source.IsValid()}
 		if was, known := parts[at]; known {
 			a = a.with(was)
 		}
@@ -228,9 +233,6 @@ func byDestination(accounts []Account) (merged []Account) {
 func (s *Scope) accountsLocked(c *collection, accounts []Account) {
 	rest := Account{Limit: -1}
 	for _, a := range accounts {
-		if a.Limit > 0 {
-			c.fullest = max(c.fullest, float64(a.taken())/float64(a.Limit))
-		}
 		if p := s.peers[a.Peer]; p != nil {
 			c.accounts = append(c.accounts, labeled{&p.labels, a})
 		} else if !a.Peer.IsValid() {

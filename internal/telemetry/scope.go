@@ -63,6 +63,7 @@ type Config struct {
 // A Snapshot is what a ledger holds at one moment.
 type Snapshot struct {
 	Accounts []Account
+	Twice    bool             // flows from a source are in its account, and in that of all sources
 	Reused   map[*Peer]uint64 // uses beyond the first, by connections that live
 	Waiting  map[string]int   // dials that wait on nobody's behalf, by host:port
 	Engines  []Engine         // that its budget is shared by

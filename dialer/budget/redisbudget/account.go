@@ -23,6 +23,7 @@ type account struct {
 	answered time.Time
 
 	// What is asked for next.
+	short        bool          // the last answer was less than was asked for
 	refused      bool          // a Take has failed since the last answer
 	eager        int           // so many grants make it ask ahead of need
 	ahead        bool          // they were reached
@@ -128,12 +129,18 @@ func (a *account) recallLocked() int {
 func (a *account) reportLocked(r *budget.Report, now time.Time) {
 	r.Held += a.held
 	r.Quarantined += a.quarantined
-	may := a.budget.floor
+	b := a.budget
+	may := a.sureLocked()
 	if !a.deadline.passed(now) {
 		r.Leased += a.leased
-		may += a.leased
+		may = max(may, b.floor+a.leased)
 	}
-	r.Room += max(0, may-a.held)
+	if !b.lost && !a.short && !now.Before(b.learning) { // what is asked for comes in milliseconds
+		may = max(may, b.floor+b.pool)
+	}
+	if !b.closed {
+		r.Room += max(0, may-a.held)
+	}
 	if !a.answered.IsZero() {
 		r.Age = max(r.Age, now.Sub(a.answered))
 	}

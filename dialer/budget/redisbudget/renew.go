@@ -264,6 +264,7 @@ func (a *account) acceptLocked(r asking, said part, sent time.Time, each time.Du
 	}
 	a.due, a.soon = sent.Add(each), sent.Add(min(a.pause, each))
 	a.leased, a.quarantined = said.grant, said.quarantined
+	a.short = said.grant < r.claim.wants
 	a.eager = math.MaxInt
 	if said.grant == r.claim.wants && said.grant > 0 && said.grant < b.pool {
 		a.eager = b.floor + said.grant - said.grant/4

@@ -264,9 +264,6 @@ func (e *episode) verdicts() (all []string) {
 // String says what has happened and what was said of it.
 func (e *episode) String() string {
 	s := fmt.Sprintf("%s is called %s: %s%v; dials:", e.class, e.called(), e.about, e.dest)
-	if e.old {
-		s = "on an older kernel " + s
-	}
 	for _, d := range e.dials {
 		s += fmt.Sprintf(" %v, tries %d", d.Took.Round(time.Millisecond), d.Tries)
 		if d.Error != "" {

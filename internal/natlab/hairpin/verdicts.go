@@ -106,7 +106,9 @@ func (p *playbill) perform(v **venue, class string, chance *rand.Rand) (e *episo
 	if err != nil {
 		return e, err
 	}
-	e.venue = *v
+	if e.venue = *v; e.old {
+		e.tell("an older kernel")
+	}
 	err = scenes[class][chance.IntN(len(scenes[class]))](e)
 	return e, errors.Join(err, e.end())
 }

@@ -46,7 +46,7 @@ func TestOfTheAccountsOfADestinationTheOneWithTheLeastRoomIsTold(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLens(t)
-			s := l.holding(func() telemetry.Snapshot { return telemetry.Snapshot{Accounts: c.accounts} })
+			s := l.holding(func() telemetry.Snapshot { return telemetry.Snapshot{Accounts: c.accounts, Twice: true} })
 			defer runtime.KeepAlive(s)
 			s.Taken(peer, false)
 			r := l.read()
