@@ -46,8 +46,15 @@ func (a *account) held() int { return a.total - a.asked - a.dialing - a.cooling[
 // was to find out whether there is more than was learned, there is not.
 func (l *Ledger) vainLocked(now time.Time, a *account) {
 	if s := a.lesson; s != nil && s.beyond > 0 && a.counted() > s.limit {
-		l.cutLocked(now, a)
+		s.inVain(now, l.longestHold())
 	}
+}
+
+// inVain has the next try come later: less and less often, but once in a hold.
+func (s *lesson) inVain(now time.Time, hold time.Duration) {
+	s.beyond = 0
+	s.pause = max(leastPause, min(2*s.pause, hold))
+	s.next = now.Add(s.pause)
 }
 
 // cutLocked teaches that a has no more ports than it holds. Many dials may find out at a time
@@ -58,11 +65,10 @@ func (l *Ledger) cutLocked(now time.Time, a *account) {
 	if s == nil {
 		s = l.lessonLocked(now, a)
 	}
-	s.limit, s.beyond, s.used = max(1, min(s.limit, a.held())), 0, now
+	s.limit, s.used = max(1, min(s.limit, a.held())), now
 	a.limit = s.limit
 	if tried {
-		s.pause = max(leastPause, min(2*s.pause, l.longestHold()))
-		s.next = now.Add(s.pause)
+		s.inVain(now, l.longestHold())
 	}
 }
 
