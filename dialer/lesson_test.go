@@ -168,19 +168,24 @@ func TestWhileExhaustedOnlyALoneDialTriesAndMoreAndMoreSeldom(t *testing.T) {
 	})
 }
 
+// jammed dials a server that takes nothing while jam is set, and what comes then a second late.
+func (l *lab) jammed(jam *atomic.Bool) *dialer.Dialer {
+	return &dialer.Dialer{Ledger: l.ledger, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+		for jam.Load() { // the kernel sends the SYN again
+			select {
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		return l.nat.DialContext(ctx, network, address)
+	}}
+}
+
 func TestAServerThatTakesNoMoreForAMomentIsNotLockedOut(t *testing.T) {
 	untold(t, 1000, 0, func(t *testing.T, lab *lab) {
 		var jam atomic.Bool
-		d := &dialer.Dialer{Ledger: lab.ledger, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-			for jam.Load() { // the kernel sends the SYN again
-				select {
-				case <-time.After(time.Second):
-				case <-ctx.Done():
-					return nil, ctx.Err()
-				}
-			}
-			return lab.nat.DialContext(ctx, network, address)
-		}}
+		d := lab.jammed(&jam)
 		var conns []*dialer.Conn
 		dial := func(n int) (slowest time.Duration) {
 			t.Helper()
@@ -234,16 +239,7 @@ func TestAServersJamIsOverForWhoIsImpatientToo(t *testing.T) {
 	for _, patience := range []time.Duration{500 * time.Millisecond, time.Second, 1500 * time.Millisecond, 3 * time.Second} {
 		untold(t, 1000, 0, func(t *testing.T, lab *lab) {
 			var jam atomic.Bool
-			d := &dialer.Dialer{Ledger: lab.ledger, Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
-				for jam.Load() {
-					select {
-					case <-time.After(time.Second):
-					case <-ctx.Done():
-						return nil, ctx.Err()
-					}
-				}
-				return lab.nat.DialContext(ctx, network, address)
-			}}
+			d := lab.jammed(&jam)
 			for range 12 {
 				defer lab.dial(d, server).Close()
 			}
