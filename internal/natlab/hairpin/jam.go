@@ -74,22 +74,35 @@ func (st *stage) jammed(to netip.AddrPort, s Setup) (during, after lot, err erro
 		return during, after, err
 	}
 	d.N, d.AtOnce = jamDials, 0
-	g.Lock()
-	time.AfterFunc(jammedFor, g.Unlock)
+	g.shut(jammedFor)
 	if err := st.guest.ask("Dial", d, &during.dials); err != nil {
 		return during, after, err
 	}
 	return during, after, st.guest.ask("Dial", d, &after.dials)
 }
 
-// A gate is a listener that accepts only while it is not locked.
+// A gate is a listener that accepts nothing while it is shut.
 type gate struct {
 	net.Listener
-	sync.Mutex
+
+	mu   sync.Mutex
+	open chan struct{} // closed when it is; nil: it never was shut
+}
+
+func (g *gate) shut(d time.Duration) {
+	open := make(chan struct{})
+	g.mu.Lock()
+	g.open = open
+	g.mu.Unlock()
+	time.AfterFunc(d, func() { close(open) })
 }
 
 func (g *gate) Accept() (net.Conn, error) {
-	g.Lock()
-	g.Unlock()
+	g.mu.Lock()
+	open := g.open
+	g.mu.Unlock()
+	if open != nil {
+		<-open
+	}
 	return g.Listener.Accept()
 }
