@@ -85,7 +85,7 @@ func (l *Ledger) forgetLocked(a *account) {
 // maxExceeded is how many empty accounts are kept for what they have exceeded.
 const maxExceeded = 256
 
-// remembersLocked reports whether a is one of those.
+// remembersLocked makes a one of those if there is room, and reports whether it is one.
 func (l *Ledger) remembersLocked(a *account) bool {
 	if !a.remembered && l.remembered < maxExceeded {
 		a.remembered = true

@@ -20,9 +20,7 @@ import (
 func (l *Ledger) Accounts() []Account {
 	accounts := l.booked()
 	for i, a := range accounts {
-		if l.lent(a.Key) {
-			accounts[i].Shared = l.shared(a.Key)
-		}
+		accounts[i].Shared = l.sharedOf(a.Key)
 	}
 	return accounts
 }
@@ -137,9 +135,7 @@ func (l *Ledger) snapshotLocked(now time.Time, a *account) Account {
 		}
 	}
 	s := l.describeLocked(now, a, next)
-	if l.lent(a.key) {
-		s.Shared = l.shared(a.key)
-	}
+	s.Shared = l.sharedOf(a.key)
 	return s
 }
 

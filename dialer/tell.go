@@ -43,7 +43,7 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 		if a.Key.Scope() == netpath.Sockets {
 			continue // they are no ports
 		}
-		for _, r := range l.shared(a.Key) { // what is lent to others is no room of ours
+		for _, r := range l.sharedOf(a.Key) { // what is lent to others is no room of ours
 			if a.Limit == netpath.None || r.Held+r.Room < a.Limit {
 				a.Limit = r.Held + r.Room
 			}
@@ -77,27 +77,29 @@ func (l *Ledger) snapshot() telemetry.Snapshot {
 	return s
 }
 
-// shared is how an account stands with the Budget, or all of them together do where key is
-// zero; nil where nobody shares it.
-func (l *Ledger) shared(key netpath.Key) []budget.Report {
-	e, ok := l.Budget.(budget.Engine)
-	if !ok || key != (netpath.Key{}) && !l.lent(key) {
-		return nil
+// shared is how all accounts together stand with the Budget; nil where nobody shares it.
+func (l *Ledger) shared() []budget.Report {
+	if e, ok := l.Budget.(budget.Engine); ok {
+		return e.Reports(netpath.Key{})
 	}
-	return e.Reports(key)
+	return nil
 }
 
-// lent reports whether the Budget is asked for the account: that of the destination, of all
-// sources together where the path counts those.
-func (l *Ledger) lent(key netpath.Key) bool {
-	s := key.Scope()
-	return s == netpath.Destination || s == netpath.SourceDestination && l.path.Limit(netpath.Destination) == netpath.None
+// sharedOf is how one account does, if it is one that the Budget is asked for: that of the
+// destination, of all sources together where the path counts those.
+func (l *Ledger) sharedOf(key netpath.Key) []budget.Report {
+	e, ok := l.Budget.(budget.Engine)
+	scope := key.Scope()
+	if ok && (scope == netpath.Destination || scope == netpath.SourceDestination && l.path.Limit(netpath.Destination) == netpath.None) {
+		return e.Reports(key)
+	}
+	return nil
 }
 
 // engines are those that the Budget is shared by, as telemetry has them.
 func (l *Ledger) engines() (engines []telemetry.Engine) {
 	named := map[string]int{}
-	for _, r := range l.shared(netpath.Key{}) {
+	for _, r := range l.shared() {
 		name := r.Engine
 		if named[name]++; named[name] > 1 { // of another gateway
 			name = fmt.Sprintf("%s %d", name, named[name])
