@@ -469,7 +469,7 @@ func (d *Dialer) failed(ctx context.Context, h *hang, f *flow, err error) *judge
 	default:
 		l.failed(f, how, j, conclusive && j.verdict != Hairpin)
 	}
-	if (conclusive || j.verdict != Unknown) && !h.target.full {
+	if known := h.target.full && j.verdict == Exhausted; !known && (conclusive || j.verdict != Unknown) {
 		l.tellVerdict(h.way.place(), h.target.address, j.verdict, j.evidence)
 	}
 	d.tellFailed(h, j)

@@ -534,9 +534,7 @@ func (b *broken) survives(f fault) {
 // A server that has nothing but the fault must not have a client come back for more:
 // each connection costs a port for minutes.
 func TestAServerThatIsAlwaysBrokenIsNotDialedAgainAndAgain(t *testing.T) {
-	// The request is sent three times at most. Each time it may meet three connections that end
-	// before it is written, and one that was opened for the time before.
-	const few = 12
+	const few = 8 // the request's own, and what it may be sent again
 	always := map[string]func(p *speaker){
 		"FIN at once":         func(p *speaker) { p.shut(); p.hold() },
 		"RST at once":         func(p *speaker) { sendRST(p.Conn) },
@@ -568,7 +566,7 @@ func TestAServerThatIsAlwaysBrokenIsNotDialedAgainAndAgain(t *testing.T) {
 
 // The same once TLS is up, or behind a server that speaks it.
 func TestAServerThatEndsEveryConnectionAfterTheHandshakeIsNotDialedAgainAndAgain(t *testing.T) {
-	const few = 12 // as there
+	const few = 8
 	always := map[string]func(p *speaker){
 		"FIN at once":     func(p *speaker) { p.shut(); p.hold() },
 		"RST at once":     func(p *speaker) { sendRST(p.Conn) },
@@ -1120,7 +1118,7 @@ func TestAFloodEndsNoLaterThanItsRequest(t *testing.T) {
 // As TestAServerThatIsAlwaysBrokenIsNotDialedAgainAndAgain, in HTTP/2: how often it is
 // dialed must not go by the length of the queue either.
 func TestAServerThatAlwaysRefusesIsNotDialedAgainAndAgain(t *testing.T) {
-	const few = 12 // as there
+	const few = 8
 	goAway := frame(fGoAway, 0, 0, u32(0, 0))
 	nothing := func(uint32, string) string { return "" }
 	refusal := func(stream uint32, _ string) string { return frame(fReset, 0, stream, u32(refusedStream)) }

@@ -110,11 +110,7 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			continue
 		}
 		if trace != nil && trace.GotConn != nil {
-			got := httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: !since.IsZero()}
-			if got.WasIdle {
-				got.IdleTime = time.Since(since)
-			}
-			trace.GotConn(got)
+			trace.GotConn(c.got(reused, since))
 		}
 		if req.Close && c.shared {
 			c.lastOne.Store(true)
@@ -134,6 +130,15 @@ func (t *Transport) lease(req *http.Request, r route) (*exchange, error) {
 			began: time.Now(), kept: reused, written: c.flow.BytesWritten(), read: c.flow.BytesRead(),
 		}, nil
 	}
+}
+
+// got is what httptrace wants to know of a connection that was idle since then; zero: it was not.
+func (c *conn) got(reused bool, since time.Time) httptrace.GotConnInfo {
+	got := httptrace.GotConnInfo{Conn: c.shown, Reused: reused, WasIdle: !since.IsZero()}
+	if got.WasIdle {
+		got.IdleTime = time.Since(since)
+	}
+	return got
 }
 
 // legacy returns what some clients still call requests off by, http.Client for its Timeout

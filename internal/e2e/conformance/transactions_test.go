@@ -14,7 +14,7 @@ var transactions = []scenario{
 	{name: "a transaction that only reads", run: readOnly},
 	{name: "commit, roll back, and once more", run: ends},
 	{name: "an error within a transaction", run: failedTx},
-	{name: "a transaction whose context ends while nothing runs", run: canceledTx},
+	{name: "a transaction whose context ends while nothing runs", run: canceledTx, races: drivers.PQ},
 	{name: "a transaction whose context ends during a query", run: canceledInTx},
 	{name: "a transaction whose context had ended", run: lateTx},
 	{name: "a transaction of a Conn whose context ends", run: canceledTxOfConn, not: drivers.PQ}, // as in lateTx
